@@ -1,0 +1,59 @@
+# Two commands are enough: `make demo` and `make test`. Each sets up what it needs in .venv and says so.
+# A set-up is done again only when pyproject.toml is newer than its stamp.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint verify clean
+SHELL := /bin/bash
+
+PYTHON ?= python3
+# By exact version: a plain `torch` takes the build for graphics cards, gigabytes that nothing here needs.
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+
+help:  ## This list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS=$$'\t' read -r name text; do printf 'make %-8s %s\n' "$$name" "$$text"; done
+
+demo: $(VENV)/.demo  ## The whole story on real images, in under two minutes (KEEP=1 leaves it running)
+	@$(BIN)/snowgate demo $(if $(KEEP),--keep)
+
+test: $(VENV)/.test  ## All tests (PYTEST_ARGS="-k deploy" for some)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.lint  ## ruff (rules and format) and mypy, strict
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+verify: lint test  ## What has to pass before a change is merged
+
+clean:  ## Remove the virtual environment and the tools' caches
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Snowgate needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "==> making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "Python could not make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.torch: pyproject.toml | $(BIN)/python
+	@echo "==> installing $(TORCH) (about 200 MB, the largest part)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch
+	@echo "==> installing snowgate with what the demo needs"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.torch
+	@echo "==> installing snowgate with what the tests need"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,test]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.lint: $(VENV)/.torch
+	@echo "==> installing snowgate with what the linters need"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,test,dev]'
+	@touch $@ $(VENV)/.test $(VENV)/.demo
