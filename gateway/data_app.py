@@ -1,0 +1,125 @@
+"""The data port's other routes: health, metadata, readiness. Inference itself never comes here (see `lane`)."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from gateway.errors import InferenceError, NotFound, Unavailable
+from gateway.predict import Predictor
+from gateway.table import Served
+
+EXTENSIONS = ["binary_tensor_data"]
+VERSION = "0.1.0"
+
+
+def create_data_app(predictor: Predictor, permits: Callable[[bytes | None], bool]) -> FastAPI:
+    """Build the application for everything on the data port but inference."""
+    app = FastAPI(title="Snowgate data plane", openapi_url=None, docs_url=None, redoc_url=None)
+    _errors(app)
+    _health(app, predictor)
+
+    @app.middleware("http")
+    async def authenticate(request: Request, call_next: Any) -> Any:
+        """Health is for everybody; the rest asks for the key when keys are set."""
+        header = request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
+        health = request.url.path in {"/livez", "/readyz"} or request.url.path.startswith("/v2/health/")
+        if not health and not permits(header.encode()):
+            return _error(401, "API key: missing or unknown, expected X-API-Key or Authorization: Bearer")
+        return await call_next(request)
+
+    @app.get("/v2")
+    @app.get("/v2/")
+    async def server() -> dict[str, Any]:
+        return {"name": "snowgate", "version": VERSION, "extensions": EXTENSIONS}
+
+    @app.get("/v2/models")
+    async def models() -> dict[str, Any]:
+        return {"models": sorted(predictor.table.models)}
+
+    @app.get("/v2/models/{name}")
+    async def model(name: str) -> dict[str, Any]:
+        return _metadata(predictor, name, None)
+
+    @app.get("/v2/models/{name}/versions/{version}")
+    async def model_version(name: str, version: str) -> dict[str, Any]:
+        return _metadata(predictor, name, version)
+
+    @app.get("/v2/models/{name}/ready")
+    async def model_ready(name: str) -> dict[str, Any]:
+        return _ready(predictor, name, None)
+
+    @app.get("/v2/models/{name}/versions/{version}/ready")
+    async def model_version_ready(name: str, version: str) -> dict[str, Any]:
+        return _ready(predictor, name, version)
+
+    return app
+
+
+def _health(app: FastAPI, predictor: Predictor) -> None:
+    @app.get("/livez")
+    @app.get("/v2/health/live")
+    async def live() -> dict[str, Any]:
+        return {"live": True}
+
+    @app.get("/readyz")
+    @app.get("/v2/health/ready")
+    async def ready() -> JSONResponse:
+        if predictor.draining or not predictor.table.ready:
+            why = "draining" if predictor.draining else "no model is loaded, or a stable version's runner is starting"
+            return JSONResponse({"live": True, "ready": False, "error": f"not ready: {why}"}, 503)
+        return JSONResponse({"live": True, "ready": True})
+
+
+def _errors(app: FastAPI) -> None:
+    @app.exception_handler(InferenceError)
+    async def inference_error(_request: Request, error: InferenceError) -> JSONResponse:
+        return _error(error.status, error.message)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        return _error(error.status_code, f"{request.method} {request.url.path}: {error.detail}", error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+        return _error(400, f"{request.method} {request.url.path}: {error}")
+
+
+def _error(status: int, message: str, headers: Any = None) -> JSONResponse:
+    """The protocol's own error body."""
+    return JSONResponse({"error": message}, status, headers)
+
+
+def _served(predictor: Predictor, name: str, version: str | None) -> Served:
+    model = predictor.table.model(name)
+    if version is None:
+        stable = [one.version for one in model.route.variants if one.variant == "stable"]
+        if stable and stable[0] not in model.versions:
+            msg = f"model '{name}' version '{stable[0]}' is starting, try again in a second"
+            raise Unavailable(msg)
+        version = stable[0] if stable else None
+    if version is None or version not in model.versions:
+        msg = f"Request for unknown model: '{name}' version '{version}' is not found"
+        raise NotFound(msg)
+    return model.versions[version]
+
+
+def _metadata(predictor: Predictor, name: str, version: str | None) -> dict[str, Any]:
+    served = _served(predictor, name, version)
+    tensors = {
+        side: [{"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in specs]
+        for side, specs in (("inputs", served.inputs), ("outputs", served.outputs))
+    }
+    versions = sorted(predictor.table.model(name).versions, key=int)
+    return {"name": name, "versions": versions, "platform": served.platform, **tensors}
+
+
+def _ready(predictor: Predictor, name: str, version: str | None) -> dict[str, Any]:
+    served = _served(predictor, name, version)
+    if not served.queue.connected:
+        msg = f"model '{name}' version '{served.version}' is not ready: its runner is starting again"
+        raise Unavailable(msg)
+    return {"name": name, "ready": True}

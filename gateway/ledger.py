@@ -1,0 +1,48 @@
+"""The worker's end of the prediction log: a record goes in, and the call goes on when it is on disk.
+
+The segment writer owns a thread. It takes all records that wait, writes them in one frame and syncs once; the calls
+of that frame are then resumed together on the event loop, by one wake-up.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import Unavailable
+from gateway.steps import Step
+from monitors.log.errors import LogFull
+from monitors.log.record import Record
+from monitors.log.writer import SegmentWriter
+
+
+class Ledger:
+    """Appends records and says when they are durable."""
+
+    def __init__(self, directory: Path, name: str, segment_bytes: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._writer = SegmentWriter(directory, name, self._on_durable, segment_bytes=segment_bytes)
+
+    def append(self, record: Record) -> Step:
+        """Queue a record. The step completes when the record is on stable storage, or raises `Unavailable`."""
+        step = Step()
+        try:
+            self._writer.append(record, step)
+        except LogFull as error:
+            step.complete(error=Unavailable(f"prediction log: {error}; try again in a second"))
+        return step
+
+    def _on_durable(self, steps: list[Any], error: OSError | None) -> None:
+        """Hand a whole frame's calls back to the event loop (called on the writer's thread)."""
+        self._loop.call_soon_threadsafe(_release, steps, error)
+
+    def close(self) -> None:
+        """Write and sync what waits, and close the segment."""
+        self._writer.close()
+
+
+def _release(steps: list[Step], error: OSError | None) -> None:
+    for step in steps:
+        if error is None:
+            step.complete()
+        else:
+            step.complete(error=Unavailable(f"prediction log: can't be written ({error}); nothing was answered"))

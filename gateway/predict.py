@@ -1,0 +1,209 @@
+"""The way of one call, from its bytes to its answer: `Predictor.predict` reads top to bottom.
+
+Every call ends in exactly one answer and one record, in this order: the record is on disk before the answer leaves.
+That holds for refused calls as well, so that a client's mistake can be found again at three in the morning.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from random import random
+from secrets import token_hex
+from time import perf_counter_ns, time_ns
+
+import orjson
+
+from gateway import protocol
+from gateway.batching import Computed
+from gateway.errors import BadCall, ClientGone, InferenceError, Unavailable
+from gateway.ledger import Ledger
+from gateway.metrics import WorkerMetrics
+from gateway.protocol import Call, shown
+from gateway.routing import Choice
+from gateway.steps import Step
+from gateway.table import Served, Table
+from monitors.log.record import Payload, Record, new_id
+
+log = logging.getLogger("snowgate.predict")
+
+
+@dataclass(slots=True)
+class Arrived:
+    """What the HTTP side knows of a call."""
+
+    model: str
+    version: str | None
+    body: bytes | bytearray = b""
+    json_length: int | None = None
+    unit: str | None = None
+    request_id: str | None = None
+    traceparent: str | None = None
+    refused: InferenceError | None = None
+    started_ns: int = field(default_factory=perf_counter_ns)
+    admitted_ns: int = field(default_factory=time_ns)
+    gone: bool = False
+    waiting: Step | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back to the client."""
+
+    status: int
+    body: bytes
+    prediction_id: str
+    bundle: str | None
+    variant: str | None
+    json_length: int | None
+    traceparent: str | None
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far a call has come: what its record can tell."""
+
+    call: Call = field(default_factory=lambda: Call([]))
+    served: Served | None = None
+    choice: Choice | None = None
+    route_revision: int = 0
+    rollout: str | None = None
+    rows: int = 1
+    computed: Computed | None = None
+    decoded_ns: int = 0
+
+
+class Predictor:
+    """Answers calls from the table of the moment, and records each."""
+
+    def __init__(self, ledger: Ledger, metrics: WorkerMetrics, *, timeout_seconds: float, unit_key: bytes) -> None:
+        self.table = Table()
+        self.draining = False
+        self._ledger = ledger
+        self._metrics = metrics
+        self._timeout_ns = int(timeout_seconds * 1e9)
+        self._unit_key = unit_key
+
+    async def predict(self, arrived: Arrived, reply: Callable[[Answer], None]) -> None:
+        """Answer one call: decode, route, check, compute, encode, record, reply."""
+        self._metrics.received.inc()
+        progress = _Progress()
+        prediction_id = new_id(arrived.admitted_ns)
+        try:
+            if arrived.refused is not None:
+                raise arrived.refused
+            model = self.table.model(arrived.model)
+            progress.route_revision, progress.rollout = model.route.revision, model.route.rollout
+            call = progress.call = protocol.decode(arrived.body, arrived.json_length)
+            progress.served, progress.choice = model.place(arrived.version, arrived.unit, random())  # noqa: S311
+            served, variant = progress.served, progress.choice.variant.variant
+            progress.rows = protocol.check(call, served.inputs, served.outputs, batched=served.batched)
+            progress.decoded_ns = perf_counter_ns()
+            waiting = served.queue.submit(call.inputs, progress.rows, arrived.started_ns + self._deadline_ns(call))
+            arrived.waiting = waiting.step
+            computed = progress.computed = await waiting.step
+            parameters = {
+                "snowgate_prediction_id": prediction_id,
+                "snowgate_bundle": served.digest,
+                "snowgate_variant": variant,
+            }
+            body, json_length = protocol.encode(
+                call, computed.outputs, model=served.model, version=served.version, parameters=parameters
+            )
+            status, failure = 200, None
+        except InferenceError as error:
+            status, failure = error.status, error
+        except Exception:
+            # The one place where anything unforeseen ends: the client gets an answer, the record its line, and the
+            # process lives on for the others.
+            log.exception("prediction %s failed in the gateway itself", prediction_id)
+            failure = InferenceError(f"internal error; the gateway's log has it under {prediction_id}")
+            status = failure.status
+        if failure is not None:
+            body, json_length = orjson.dumps({"error": failure.message, "prediction_id": prediction_id}), None
+        record = self._record(prediction_id, arrived, progress, status, failure)
+        try:
+            await self._ledger.append(record)
+        except Unavailable as error:
+            status, failure = error.status, error
+            body, json_length = orjson.dumps({"error": error.message, "prediction_id": prediction_id}), None
+        self._metrics.done(record, status, (perf_counter_ns() - arrived.started_ns) / 1e9)
+        traceparent = None
+        if record.trace_id is not None and arrived.traceparent is not None:
+            traceparent = f"00-{record.trace_id}-{token_hex(8)}-{arrived.traceparent[53:55]}"
+        reply(Answer(status, body, prediction_id, record.bundle, record.variant, json_length, traceparent))
+
+    def _deadline_ns(self, call: Call) -> int:
+        """The client's `timeout` parameter (microseconds, Triton's name for it), capped by the setting."""
+        timeout = call.parameters.get("timeout")
+        if timeout is None:
+            return self._timeout_ns
+        if type(timeout) is not int or timeout <= 0:
+            msg = f"parameters.timeout: {shown(timeout)}, expected microseconds as an integer above 0"
+            raise BadCall(msg)
+        return min(timeout * 1_000, self._timeout_ns)
+
+    def _record(
+        self, prediction_id: str, arrived: Arrived, progress: _Progress, status: int, failure: InferenceError | None
+    ) -> Record:
+        served, choice, computed, call = progress.served, progress.choice, progress.computed, progress.call
+        now = perf_counter_ns()
+        timings = {"total": (now - arrived.started_ns) / 1e6}
+        if progress.decoded_ns:
+            timings["decode"] = (progress.decoded_ns - arrived.started_ns) / 1e6
+        if computed is not None:
+            timings["queue"] = computed.queue_ns / 1e6
+            timings["compute"] = computed.compute_ns / 1e6
+        return Record(
+            id=prediction_id,
+            kind="answered" if failure is None else "refused",
+            time=arrived.admitted_ns / 1e9,
+            model=shown(arrived.model),
+            version=None if served is None else served.version,
+            bundle=None if served is None else served.digest,
+            variant=None if choice is None else choice.variant.variant,
+            reason=None if choice is None else choice.reason,
+            probability=None if choice is None else choice.probability,
+            route_revision=progress.route_revision,
+            rollout=progress.rollout,
+            status=status,
+            error_type=None if failure is None else failure.error_type,
+            rows=progress.rows,
+            group=None if arrived.unit is None else self._group(arrived.unit),
+            signals={} if computed is None else computed.signals,
+            timings=timings,
+            batch_size=0 if computed is None else computed.batch_rows,
+            engine=None if served is None else served.engine,
+            trace_id=trace_id(arrived.traceparent),
+            payload=Payload(
+                unit=arrived.unit,
+                client_id=call.client_id,
+                request_id=arrived.request_id,
+                parameters=call.parameters,
+                inputs=call.inputs,
+                outputs=[] if computed is None else computed.outputs,
+                error=None if failure is None else failure.message,
+            ),
+        )
+
+    def _group(self, unit: str) -> int:
+        """A keyed hash: the monitor can tell units apart, and without the key nobody can tell who they are."""
+        return int.from_bytes(blake2b(unit.encode(), key=self._unit_key, digest_size=7).digest(), "little")
+
+
+def trace_id(traceparent: str | None) -> str | None:
+    """Return the trace id of a W3C `traceparent` header, or None when there is none that is valid.
+
+    >>> trace_id("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    '4bf92f3577b34da6a3ce929d0e0e4736'
+    """
+    parts = (traceparent or "").split("-")
+    valid = len(parts) >= 4 and len(parts[1]) == 32 and set(parts[1]) <= set("0123456789abcdef") and parts[1].strip("0")
+    return parts[1] if valid else None
+
+
+def hang_up(arrived: Arrived) -> None:
+    """The client is gone: a call that waits is dropped from its queue; its record says so."""
+    arrived.gone = True
+    if arrived.waiting is not None:
+        arrived.waiting.complete(error=ClientGone("the client closed the connection before the answer"))

@@ -1,0 +1,377 @@
+"""The Open Inference Protocol, version 2, over HTTP: calls in, answers out, with its binary tensor extension.
+
+A tensor travels through the gateway as raw bytes (little-endian, row-major; BYTES elements with a 32-bit length
+before each), whichever way it came: binary tensors are sliced out of the body and never looked at, JSON numbers are
+turned into the same bytes. What the sender claims is checked against the bytes that are there before anything is
+multiplied or allocated.
+
+Source: the protocol's `inference_rest.md`, and Triton's `extension_binary_data.md` for the extension.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+import orjson
+
+from bundles.schema import DATATYPES, TensorSpec
+from gateway.errors import BadCall, ModelFailed
+from monitors.log.record import Tensor
+
+BINARY_ONLY = frozenset({"FP16", "BF16"})
+"""JSON has no agreed form for these; the protocol's text calls it problematic and so it is refused."""
+NAME_LENGTH_SHOWN = 64
+"""Names from a client are cut to this many characters in messages, records and labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedOutput:
+    """One entry of a call's `outputs`; `binary` is None when the call as a whole decides."""
+
+    name: str
+    binary: bool | None
+
+
+@dataclass(slots=True)
+class Call:
+    """A decoded inference call."""
+
+    inputs: list[Tensor]
+    client_id: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    outputs: tuple[WantedOutput, ...] = ()
+    binary_output: bool = False
+
+
+def decode(body: bytes | memoryview, json_length: int | None) -> Call:
+    """Decode a call's body.
+
+    `json_length` is the header `Inference-Header-Content-Length`: the length of the JSON part, the rest being binary
+    tensors. None means that all of it is JSON.
+
+    Raises:
+        BadCall: naming the field, what came, and what was expected.
+    """
+    view = memoryview(body)
+    if json_length is not None and not 0 < json_length <= len(view):
+        msg = f"Inference-Header-Content-Length: {json_length}, expected 1 to {len(view)}, the length of the body"
+        raise BadCall(msg)
+    head = view if json_length is None else view[:json_length]
+    try:
+        document = orjson.loads(head)
+    except orjson.JSONDecodeError as error:
+        msg = f"body: not JSON: {error}"
+        raise BadCall(msg) from None
+    if not isinstance(document, dict):
+        msg = f"body: {_kind(document)}, expected an object with `inputs`"
+        raise BadCall(msg)
+    call = Call(
+        inputs=_decode_inputs(document, view[len(head) :]),
+        client_id=_client_id(document),
+        parameters=_parameters(document, "parameters"),
+    )
+    call.outputs = tuple(_wanted(document))
+    call.binary_output = call.parameters.get("binary_data_output") is True
+    return call
+
+
+def _decode_inputs(document: dict[str, Any], tail: memoryview) -> list[Tensor]:
+    inputs = document.get("inputs")
+    if not isinstance(inputs, list) or not inputs:
+        msg = f"inputs: {_kind(inputs)}, expected an array of at least one tensor"
+        raise BadCall(msg)
+    tensors, offset, seen = [], 0, set()
+    for position, item in enumerate(inputs):
+        if not isinstance(item, dict):
+            msg = f"inputs[{position}]: {_kind(item)}, expected an object with name, datatype, shape and data"
+            raise BadCall(msg)
+        name, datatype, shape = _described(item, position)
+        if name in seen:
+            msg = f"input '{name}': given twice, expected once"
+            raise BadCall(msg)
+        seen.add(name)
+        size = _parameters(item, f"input '{name}': parameters").get("binary_data_size")
+        if size is None:
+            data = _json_bytes(name, datatype, shape, item)
+        else:
+            data = _binary_bytes(name, size, item, tail, offset)
+            offset += size
+            check_size(f"input '{name}'", datatype, shape, data)
+        tensors.append(Tensor(name=name, datatype=datatype, shape=shape, data=data))
+    if offset != len(tail):
+        msg = f"body: {len(tail)} bytes after the JSON part, expected {offset}, the sum of all binary_data_size"
+        raise BadCall(msg)
+    return tensors
+
+
+def _described(item: dict[str, Any], position: int) -> tuple[str, str, list[int]]:
+    name, datatype, shape = item.get("name"), item.get("datatype"), item.get("shape")
+    if not isinstance(name, str) or not name:
+        msg = f"inputs[{position}].name: {_kind(name)}, expected a string"
+        raise BadCall(msg)
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
+        msg = f"input '{shown(name)}': datatype {shown(datatype)}, expected one of {', '.join(DATATYPES)}"
+        raise BadCall(msg)
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        msg = f"input '{shown(name)}': shape {shown(shape)}, expected an array of integers, none below 0"
+        raise BadCall(msg)
+    return name, datatype, shape
+
+
+def _binary_bytes(name: str, size: object, item: dict[str, Any], tail: memoryview, offset: int) -> bytes:
+    if "data" in item:
+        msg = f"input '{name}': has both data and binary_data_size, expected one of them"
+        raise BadCall(msg)
+    if type(size) is not int or size < 0:
+        msg = f"input '{name}': binary_data_size {shown(size)}, expected a count of bytes"
+        raise BadCall(msg)
+    if size > len(tail) - offset:
+        msg = f"input '{name}': binary_data_size {size}, but {len(tail) - offset} bytes are left in the body"
+        raise BadCall(msg)
+    return bytes(tail[offset : offset + size])
+
+
+def check_size(what: str, datatype: str, shape: Sequence[int], data: bytes) -> None:
+    """Check that `data` holds exactly the elements that `shape` claims. Raises BadCall."""
+    count = prod(shape)
+    if datatype == "BYTES":
+        found, offset = 0, 0
+        while offset + 4 <= len(data):
+            offset += 4 + int.from_bytes(data[offset : offset + 4], "little")
+            found += 1
+        if found != count or offset != len(data):
+            msg = f"{what}: {len(data)} bytes hold {found} BYTES elements, expected {count} for shape {list(shape)}"
+            raise BadCall(msg)
+        return
+    width = DATATYPES[datatype][1]
+    if len(data) != count * width:
+        msg = (
+            f"{what}: {len(data)} bytes, expected {count * width} for shape {list(shape)} of {datatype} "
+            f"({width} bytes an element)"
+        )
+        raise BadCall(msg)
+
+
+def _json_bytes(name: str, datatype: str, shape: list[int], item: dict[str, Any]) -> bytes:
+    what = f"input '{name}'"
+    if "data" not in item:
+        msg = f"{what}: has no data, expected data or parameters.binary_data_size"
+        raise BadCall(msg)
+    data = item["data"]
+    if datatype in BINARY_ONLY:
+        msg = f"{what}: {datatype} in JSON, expected binary data (parameters.binary_data_size)"
+        raise BadCall(msg)
+    if not isinstance(data, list):
+        msg = f"{what}: data is {_kind(data)}, expected an array"
+        raise BadCall(msg)
+    if datatype == "BYTES":
+        return _strings(what, shape, data)
+    try:
+        array = np.array(data)
+    except ValueError:
+        msg = f"{what}: data is a ragged array, expected a flat array or one nested as shape {shape}"
+        raise BadCall(msg) from None
+    if array.size != prod(shape):
+        msg = f"{what}: {array.size} elements, expected {prod(shape)} for shape {shape}"
+        raise BadCall(msg)
+    if array.ndim > 1 and list(array.shape) != shape:
+        msg = f"{what}: data nested as {list(array.shape)}, expected a flat array or shape {shape}"
+        raise BadCall(msg)
+    return _numbers(what, datatype, array)
+
+
+def _numbers(what: str, datatype: str, array: np.ndarray[Any, Any]) -> bytes:
+    """Turn JSON numbers into the datatype's bytes; a number that the datatype can't hold is refused, not bent."""
+    dtype = DATATYPES[datatype][0]
+    accepted = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[dtype.kind]
+    if array.dtype.kind not in accepted and array.size:
+        names = {"b": "booleans", "i": "integers", "u": "integers", "f": "numbers", "U": "strings", "O": "mixed values"}
+        came = names.get(array.dtype.kind, array.dtype.name)
+        msg = f"{what}: data holds {came}, expected {names[dtype.kind]} for {datatype}"
+        raise BadCall(msg)
+    if array.size and dtype.kind != "b":
+        limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+        low, high = array.min(), array.max()
+        if low < limits.min or high > limits.max:
+            msg = f"{what}: data holds {low if low < limits.min else high}, outside the range of {datatype}"
+            raise BadCall(msg)
+    return array.astype(dtype).tobytes()
+
+
+def _strings(what: str, shape: list[int], data: list[Any]) -> bytes:
+    flat: list[Any] = data
+    while flat and isinstance(flat[0], list):
+        if not all(isinstance(one, list) for one in flat):
+            msg = f"{what}: data is a ragged array, expected a flat array or one nested as shape {shape}"
+            raise BadCall(msg)
+        flat = [element for one in flat for element in one]
+    if len(flat) != prod(shape):
+        msg = f"{what}: {len(flat)} elements, expected {prod(shape)} for shape {shape}"
+        raise BadCall(msg)
+    parts = []
+    for element in flat:
+        if not isinstance(element, str):
+            msg = f"{what}: data holds {_kind(element)}, expected strings for BYTES"
+            raise BadCall(msg)
+        raw = element.encode()
+        parts.append(len(raw).to_bytes(4, "little") + raw)
+    return b"".join(parts)
+
+
+def _parameters(item: dict[str, Any], what: str) -> dict[str, Any]:
+    parameters = item.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        msg = f"{what}: {_kind(parameters)}, expected an object"
+        raise BadCall(msg)
+    for key, value in parameters.items():
+        if not isinstance(value, str | int | float | bool):
+            msg = f"{what}.{shown(key)}: {_kind(value)}, expected a string, a number or a boolean"
+            raise BadCall(msg)
+    return parameters
+
+
+def _client_id(document: dict[str, Any]) -> str | None:
+    client_id = document.get("id")
+    if client_id is not None and not isinstance(client_id, str):
+        msg = f"id: {_kind(client_id)}, expected a string"
+        raise BadCall(msg)
+    return client_id or None
+
+
+def _wanted(document: dict[str, Any]) -> list[WantedOutput]:
+    outputs = document.get("outputs")
+    if outputs is None:
+        return []
+    if not isinstance(outputs, list):
+        msg = f"outputs: {_kind(outputs)}, expected an array"
+        raise BadCall(msg)
+    wanted: list[WantedOutput] = []
+    for position, item in enumerate(outputs):
+        name = item.get("name") if isinstance(item, dict) else None
+        if not isinstance(name, str):
+            msg = f"outputs[{position}]: {_kind(item)}, expected an object with a name"
+            raise BadCall(msg)
+        if any(one.name == name for one in wanted):
+            msg = f"output '{shown(name)}': asked for twice, expected once"
+            raise BadCall(msg)
+        wanted.append(WantedOutput(name, _parameters(item, f"output '{shown(name)}': parameters").get("binary_data")))
+    return wanted
+
+
+def check(call: Call, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, batched: bool) -> int:
+    """Check a call against a bundle's declared tensors and return its rows (1 for a model without a batch axis).
+
+    Raises:
+        BadCall: naming the input, what came, and what was expected.
+    """
+    declared = {spec.name: spec for spec in inputs}
+    came = {tensor.name for tensor in call.inputs}
+    for tensor in call.inputs:
+        spec = declared.get(tensor.name)
+        if spec is None:
+            msg = f"input '{shown(tensor.name)}': unknown, expected {', '.join(map(repr, declared))}"
+            raise BadCall(msg)
+        if tensor.datatype != spec.datatype:
+            msg = f"input '{spec.name}': datatype {tensor.datatype}, expected {spec.datatype}"
+            raise BadCall(msg)
+        if len(tensor.shape) != len(spec.shape) or any(
+            want not in (-1, size) for want, size in zip(spec.shape, tensor.shape, strict=True)
+        ):
+            msg = f"input '{spec.name}': shape {tensor.shape}, expected {list(spec.shape)} (-1 is any size)"
+            raise BadCall(msg)
+    for name in declared:
+        if name not in came:
+            msg = f"input '{name}': missing, expected {declared[name].datatype} of shape {list(declared[name].shape)}"
+            raise BadCall(msg)
+    known = {spec.name for spec in outputs}
+    for wanted in call.outputs:
+        if wanted.name not in known:
+            msg = f"output '{shown(wanted.name)}': unknown, expected one of {', '.join(map(repr, known))}"
+            raise BadCall(msg)
+    if not batched:
+        return 1
+    rows = {tensor.shape[0] for tensor in call.inputs}
+    if len(rows) > 1:
+        counts = ", ".join(f"'{tensor.name}' has {tensor.shape[0]}" for tensor in call.inputs)
+        msg = f"inputs: {counts} rows, expected the same number in all"
+        raise BadCall(msg)
+    if rows == {0}:
+        msg = f"input '{call.inputs[0].name}': 0 rows, expected at least 1"
+        raise BadCall(msg)
+    return rows.pop()
+
+
+def encode(
+    call: Call, outputs: Sequence[Tensor], *, model: str, version: str, parameters: Mapping[str, str]
+) -> tuple[bytes, int | None]:
+    """Encode an answer: the body, and the length of its JSON part when binary tensors follow it.
+
+    Raises:
+        ModelFailed: an output can't be written in JSON (NaN, infinite, FP16, bytes that are not UTF-8).
+    """
+    by_name = {tensor.name: tensor for tensor in outputs}
+    wanted = call.outputs or tuple(WantedOutput(tensor.name, None) for tensor in outputs)
+    described: list[dict[str, Any]] = []
+    tail: list[bytes] = []
+    for one in wanted:
+        tensor = by_name[one.name]
+        item: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
+        if call.binary_output if one.binary is None else one.binary:
+            item["parameters"] = {"binary_data_size": len(tensor.data)}
+            tail.append(tensor.data)
+        else:
+            item["data"] = json_data(tensor)
+        described.append(item)
+    document: dict[str, Any] = {"model_name": model, "model_version": version}
+    if call.client_id is not None:
+        document["id"] = call.client_id
+    document["parameters"] = parameters
+    document["outputs"] = described
+    head = orjson.dumps(document)
+    if not tail:
+        return head, None
+    return b"".join([head, *tail]), len(head)
+
+
+def json_data(tensor: Tensor) -> list[Any]:
+    """Give a tensor's elements, flat, as JSON can carry them. Raises ModelFailed when it can't."""
+    way_out = "expected values that JSON can carry; ask for this output with parameters.binary_data = true"
+    if tensor.datatype == "BYTES":
+        try:
+            return [element.decode() for element in elements(tensor.data)]
+        except UnicodeDecodeError:
+            msg = f"output '{tensor.name}': bytes that are not UTF-8, {way_out}"
+            raise ModelFailed(msg) from None
+    if tensor.datatype in BINARY_ONLY:
+        msg = f"output '{tensor.name}': {tensor.datatype}, {way_out}"
+        raise ModelFailed(msg)
+    array = np.frombuffer(tensor.data, dtype=DATATYPES[tensor.datatype][0])
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        msg = f"output '{tensor.name}': NaN or infinity, {way_out}"
+        raise ModelFailed(msg)
+    return array.tolist()
+
+
+def elements(data: bytes) -> list[bytes]:
+    """Split a BYTES tensor's raw form into its elements."""
+    found, offset = [], 0
+    while offset < len(data):
+        length = int.from_bytes(data[offset : offset + 4], "little")
+        found.append(bytes(data[offset + 4 : offset + 4 + length]))
+        offset += 4 + length
+    return found
+
+
+def shown(value: object) -> str:
+    """Cut what a client sent to a length that is fit for a message."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= NAME_LENGTH_SHOWN else text[:NAME_LENGTH_SHOWN] + "…"
+
+
+def _kind(value: object) -> str:
+    names = {type(None): "nothing", bool: "a boolean", int: "a number", float: "a number", str: "a string"}
+    return names.get(type(value), "an array" if isinstance(value, list) else "an object")

@@ -1,0 +1,92 @@
+"""What a worker serves right now: one frozen table, swapped whole.
+
+Control pushes a snapshot of all routes and runners; a worker builds the new table beside the old one and swaps one
+reference, so a call sees either all of a change or nothing of it. Queues live as long as their runner: a table
+hands on those whose runner stayed, and the worker closes the others once they are idle.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bundles.schema import TensorSpec
+from gateway.batching import RunnerQueue
+from gateway.errors import NotFound, Unavailable
+from gateway.protocol import shown
+from gateway.routing import Choice, Route, Variant, choose
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One loaded version: what it is and how its runner is reached."""
+
+    model: str
+    version: str
+    digest: str
+    platform: str
+    engine: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batched: bool
+    queue: RunnerQueue
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One name that clients see: its route, and the versions that are loaded."""
+
+    name: str
+    route: Route
+    versions: Mapping[str, Served]
+
+    def place(self, version: str | None, unit: str | None, chance: float) -> tuple[Served, Choice]:
+        """Choose the version that answers: the one that the client names, or one by the route.
+
+        Raises:
+            NotFound: the named version is not loaded, or nothing is routed.
+            Unavailable: the chosen version's runner is starting again.
+        """
+        if version is not None:
+            served = self.versions.get(version)
+            if served is None:
+                loaded = ", ".join(sorted(self.versions)) or "none"
+                msg = f"Request for unknown model: '{self.name}' version '{shown(version)}' is not found; loaded: {loaded}"
+                raise NotFound(msg)
+            routed = [one for one in self.route.variants if one.digest == served.digest]
+            variant = routed[0] if routed else Variant("static", served.version, served.digest, 0)
+            return served, Choice(variant, "static", 1.0)
+        choice = choose(self.route, unit, chance)
+        if choice is None:
+            msg = f"Request for unknown model: '{self.name}' has no available versions"
+            raise NotFound(msg)
+        served = self.versions.get(choice.variant.version)
+        if served is None:
+            msg = f"model '{self.name}' version '{choice.variant.version}' is starting, try again in a second"
+            raise Unavailable(msg)
+        return served, choice
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All models of one gateway; `revision` is control's count of snapshots."""
+
+    revision: int = 0
+    models: Mapping[str, Model] = field(default_factory=dict)
+
+    def model(self, name: str) -> Model:
+        """Return the model of that name. Raises NotFound."""
+        found = self.models.get(name)
+        if found is None:
+            served = ", ".join(sorted(self.models)) or "none"
+            msg = f"Request for unknown model: '{shown(name)}' is not found; served: {served}"
+            raise NotFound(msg)
+        return found
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model's stable version can answer; a canary that can't does not make a server unready."""
+        return bool(self.models) and all(
+            variant.version in model.versions and model.versions[variant.version].queue.connected
+            for model in self.models.values()
+            for variant in model.route.variants
+            if variant.variant == "stable"
+        )

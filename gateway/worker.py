@@ -1,0 +1,213 @@
+"""A worker process: it does nothing but serve.
+
+Control starts it with the listening socket and a channel, and pushes it tables of what to serve. It owns the queues
+to the runners, its own series of log segments, and its metrics, of which it sends control a copy once a second.
+
+    python -m gateway.worker --name w0 --socket FD --channel FD --parent PID --settings JSON
+"""
+
+import argparse
+import asyncio
+import gc
+import logging
+import signal
+import socket
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import orjson
+import uvicorn
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from bundles.schema import TensorSpec
+from gateway.batching import RunnerQueue
+from gateway.channel import Channel
+from gateway.data_app import create_data_app
+from gateway.lane import LaneSettings, lane_protocol
+from gateway.ledger import Ledger
+from gateway.lineage import die_with
+from gateway.metrics import WorkerMetrics
+from gateway.predict import Predictor
+from gateway.routing import Route
+from gateway.table import Model, Served, Table
+
+log = logging.getLogger("snowgate.worker")
+
+METRICS_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What control tells a worker at its start."""
+
+    log_directory: str
+    segment_bytes: int
+    unit_header: str
+    unit_key: str
+    body_bytes_max: int
+    body_seconds: float
+    timeout_seconds: float
+    drain_seconds: float
+    keys: list[str] | None
+    hosts: list[str] | None
+
+
+class Worker:
+    """Holds the parts of one worker and applies control's tables."""
+
+    def __init__(self, name: str, settings: WorkerSettings, channel: Channel) -> None:
+        self.name = name
+        self.settings = settings
+        self.channel = channel
+        self.metrics = WorkerMetrics(CollectorRegistry())
+        self.ledger = Ledger(Path(settings.log_directory), name, settings.segment_bytes)
+        self.predictor = Predictor(
+            self.ledger,
+            self.metrics,
+            timeout_seconds=settings.timeout_seconds,
+            unit_key=bytes.fromhex(settings.unit_key),
+        )
+        self._queues: dict[str, RunnerQueue] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def follow(self) -> None:
+        """Apply every table that control sends, until control is gone."""
+        async for message in self.channel.messages():
+            await self._apply(message["table"])
+            self.channel.send({"applied": message["table"]["revision"]})
+
+    async def _apply(self, wanted: dict[str, Any]) -> None:
+        """Build the new table beside the old one, swap it, then let go of the queues that nobody needs."""
+        served = {digest: await self._served(digest, entry) for digest, entry in wanted["runners"].items()}
+        models = {}
+        for name, entry in wanted["models"].items():
+            versions = {one.version: one for one in served.values() if one is not None and one.model == name}
+            models[name] = Model(name, Route.parse(entry["route"], entry["revision"]), versions)
+        self.predictor.table = Table(wanted["revision"], models)
+        kept = {entry["socket"] for entry in wanted["runners"].values()}
+        for path in [path for path in self._queues if path not in kept]:
+            task = asyncio.create_task(_retire(self._queues.pop(path)))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    async def _served(self, digest: str, entry: dict[str, Any]) -> Served | None:
+        inputs = tuple(TensorSpec(**spec) for spec in entry["inputs"])
+        batched = bool(inputs) and all(spec.shape[:1] == (-1,) for spec in inputs)
+        queue = self._queues.get(entry["socket"])
+        if queue is None or not queue.connected:
+            queue = RunnerQueue(
+                f"model '{entry['model']}' version '{entry['version']}'",
+                max_batch_size=entry["max_batch_size"],
+                batched=batched,
+                on_batch=self.metrics.batch_counter(entry["model"], entry["version"]),
+            )
+            try:
+                await asyncio.get_running_loop().create_unix_connection(partial(_same, queue), entry["socket"])
+            except OSError as error:
+                # It died between control's look and ours; control will send another table when it is back.
+                log.warning("runner of %s@%s: %s", entry["model"], entry["version"], error)
+                return None
+            self._queues[entry["socket"]] = queue
+        return Served(
+            model=entry["model"],
+            version=entry["version"],
+            digest=digest,
+            platform=entry["platform"],
+            engine=entry["engine"],
+            inputs=inputs,
+            outputs=tuple(TensorSpec(**spec) for spec in entry["outputs"]),
+            batched=batched,
+            queue=queue,
+        )
+
+    async def report(self) -> None:
+        """Send control a copy of all that was counted, once a second."""
+        while True:
+            await asyncio.sleep(METRICS_SECONDS)
+            self.send_metrics()
+
+    def send_metrics(self) -> None:
+        """Send what was counted so far."""
+        families = [
+            [one.name, one.type, one.documentation, [[s.name, s.labels, s.value] for s in one.samples]]
+            for one in self.metrics.registry.collect()
+        ]
+        waiting = [[queue.name, queue.depth] for queue in self._queues.values()]
+        self.channel.send({"metrics": families, "waiting": waiting})
+
+
+async def _retire(queue: RunnerQueue) -> None:
+    """Close a queue when its last call has its answer."""
+    while not queue.idle:
+        await asyncio.sleep(0.01)
+    queue.close()
+
+
+def _same(queue: RunnerQueue) -> RunnerQueue:
+    return queue
+
+
+async def serve(name: str, listening: socket.socket, end: socket.socket, settings: WorkerSettings) -> None:
+    """Serve until SIGTERM or until control is gone; then answer what was accepted, and close the log."""
+    channel = await Channel.open(end)
+    worker = Worker(name, settings, channel)
+    shared = LaneSettings(
+        worker.predictor,
+        unit_header=settings.unit_header,
+        body_bytes_max=settings.body_bytes_max,
+        body_seconds=settings.body_seconds,
+        keys=None if settings.keys is None else frozenset(key.encode() for key in settings.keys),
+        hosts=None if settings.hosts is None else frozenset(host.encode() for host in settings.hosts),
+    )
+    config = uvicorn.Config(
+        create_data_app(worker.predictor, shared.permits),
+        http=lane_protocol(shared),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(settings.drain_seconds),
+    )
+    server = uvicorn.Server(config)
+    following = asyncio.create_task(worker.follow())
+    following.add_done_callback(lambda _task: setattr(server, "should_exit", True))
+    reporting = asyncio.create_task(worker.report())
+    channel.send({"ready": True})
+    gc.collect()
+    gc.freeze()  # A full collection of all that was imported takes 80 ms and more: seen as the tail of the latency.
+    await server.serve(sockets=[listening])
+    worker.predictor.draining = True
+    reporting.cancel()
+    worker.ledger.close()
+    worker.send_metrics()
+    following.cancel()
+    channel.close()
+
+
+def main() -> None:
+    """Start a worker; control builds the command line."""
+    parser = argparse.ArgumentParser(prog="gateway.worker", description=__doc__)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--socket", type=int, required=True)
+    parser.add_argument("--channel", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--settings", required=True)
+    arguments = parser.parse_args()
+    die_with(arguments.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; control tells us when to end.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker %(message)s")
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    settings = WorkerSettings(**orjson.loads(arguments.settings))
+    uvloop.run(
+        serve(arguments.name, socket.socket(fileno=arguments.socket), socket.socket(fileno=arguments.channel), settings)
+    )
+
+
+if __name__ == "__main__":
+    main()

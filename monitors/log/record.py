@@ -1,0 +1,116 @@
+"""One prediction's record: plain strings and numbers, readable in five years without any of our code.
+
+On disk a record is two msgpack maps: the header, with nothing in it that tells who asked or what, and the payload,
+which can be erased. Field names are the field's: the protocol's for tensors, OpenTelemetry's for the assignment.
+"""
+
+from random import getrandbits
+from typing import Any
+
+import msgspec
+
+Signals = dict[str, list[Any]]
+
+
+class Tensor(msgspec.Struct):
+    """A tensor in the protocol's raw form: little-endian, row-major; BYTES elements with their length (u32) before."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: bytes
+
+
+class Payload(msgspec.Struct, omit_defaults=True):
+    """The erasable part of a record."""
+
+    unit: str | None = None
+    client_id: str | None = None
+    request_id: str | None = None
+    parameters: dict[str, Any] = {}
+    inputs: list[Tensor] = []
+    outputs: list[Tensor] = []
+    error: str | None = None
+
+
+class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One request to one served version.
+
+    `time` is the admission in seconds since the epoch. `group` tells units apart without telling who they are (a keyed
+    hash; None: the request stands alone). `signals` have one value a row. `timings` are milliseconds. `seq` is the
+    writer's gapless count, given when it is written. `payload` is None where it was not asked for, or was erased.
+    """
+
+    schema: int = 1
+    id: str
+    seq: int = -1
+    kind: str
+    time: float
+    model: str
+    version: str | None = None
+    bundle: str | None = None
+    variant: str | None = None
+    reason: str | None = None
+    probability: float | None = None
+    route_revision: int = 0
+    rollout: str | None = None
+    status: int
+    error_type: str | None = None
+    rows: int = 1
+    group: int | None = None
+    signals: Signals = {}
+    timings: dict[str, float] = {}
+    batch_size: int = 0
+    engine: str | None = None
+    trace_id: str | None = None
+    payload: Payload | None = None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_header = msgspec.msgpack.Decoder(Record).decode
+_decode_payload = msgspec.msgpack.Decoder(Payload).decode
+
+
+def encode(record: Record) -> tuple[bytes, bytes]:
+    """Encode a record: header and payload apart. The record must belong to the caller alone."""
+    payload, record.payload = record.payload, None
+    header = _encode(record)
+    record.payload = payload
+    return header, b"" if payload is None else _encode(payload)
+
+
+def decode(header: bytes | memoryview, payload: bytes | memoryview | None) -> Record:
+    """Decode a record; without `payload` its payload stays None. Raises msgspec.DecodeError."""
+    record = _decode_header(header)
+    if payload:
+        record.payload = _decode_payload(payload)
+    return record
+
+
+def new_id(now_ns: int) -> str:
+    """Return a UUIDv7 (RFC 9562, section 5.7) for this moment: milliseconds, their fraction, and 62 random bits.
+
+    It says when, so that the log can find it without an index of ids. It identifies, and grants nothing, which is why
+    an ordinary random generator will do.
+
+    >>> new_id(1_700_000_000_123_456_789)[:18]
+    '018bcfe5-687b-774c'
+    """
+    milliseconds, nanoseconds = divmod(now_ns, 1_000_000)
+    fraction = (nanoseconds << 12) // 1_000_000
+    value = milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | getrandbits(62)
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def id_milliseconds(prediction_id: str) -> int:
+    """Return when a prediction id was given, in milliseconds since the epoch. Raises ValueError for another form.
+
+    >>> id_milliseconds(new_id(1_700_000_000_123_456_789))
+    1700000000123
+    """
+    text = prediction_id.replace("-", "")
+    if len(text) != 32 or text[12] != "7":
+        msg = f"prediction id {prediction_id[:64]!r}: expected a UUID of version 7, as answers carry it"
+        raise ValueError(msg)
+    return int(text[:12], 16)
