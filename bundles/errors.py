@@ -1,0 +1,52 @@
+"""What can be wrong with a bundle. Each error's text names the thing, what it is, and what to type next.
+
+    BundleError
+    ├── RecipeError       bundle.toml or a file that it names is not as it must be
+    ├── CorruptBundle     a file is missing or is not what its digest says; `path` names it
+    ├── UntrustedBundle   nobody whom this home trusts has signed it
+    ├── UnknownReference  no such model, version, ref or digest
+    ├── RefConflict       somebody else moved the ref first
+    ├── RecordingError    a training run can't be recorded
+    ├── HomeError         the home folder can't be made, read or written
+    └── RunnerFailed      the runner did not start, or failed on a batch
+"""
+
+
+class BundleError(Exception):
+    """Anything wrong with a bundle; `str(error)` is for a human."""
+
+
+class RecipeError(BundleError):
+    """bundle.toml, or a file that it names, is not as it must be."""
+
+
+class CorruptBundle(BundleError):
+    """A file of a bundle is missing, or is not what its digest says."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(f"{path} {message}")
+        self.path = path
+
+
+class UntrustedBundle(BundleError):
+    """A bundle with executable content that nobody whom this home trusts has signed."""
+
+
+class UnknownReference(BundleError):
+    """No such model, version, ref or digest in this home."""
+
+
+class RefConflict(BundleError):
+    """Somebody else moved the ref first."""
+
+
+class RecordingError(BundleError):
+    """A training run can't be recorded."""
+
+
+class HomeError(BundleError):
+    """The home folder can't be made, read or written."""
+
+
+class RunnerFailed(BundleError):
+    """The runner did not start, or failed on a batch."""

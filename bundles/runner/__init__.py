@@ -1,0 +1,10 @@
+"""The runner: the process in which one bundle is loaded and answers batches.
+
+This folder stands alone: the standard library, numpy, and the framework of the bundle's loader. It is started by its
+path, with `-I`, by the interpreter of the bundle's environment, in which Snowgate need not be installed:
+
+    python -I -u …/bundles/runner --directory UNPACKED --socket PATH --parent PID
+
+`frames` is what goes over the socket, `loaders` turns a folder into something that predicts, `signals` measures what
+the monitors follow, `server` takes batches from all workers. The host's side is `bundles.process`.
+"""

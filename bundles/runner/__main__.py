@@ -1,0 +1,18 @@
+"""Start by path: make this folder a package under a name of its own, so that its relative imports work anywhere."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    _here = Path(__file__).resolve().parent
+    _spec = importlib.util.spec_from_file_location(
+        "snowgate_runner", _here / "__init__.py", submodule_search_locations=[str(_here)]
+    )
+    assert _spec is not None and _spec.loader is not None, f"{_here} is not a package"
+    _package = importlib.util.module_from_spec(_spec)
+    sys.modules["snowgate_runner"] = _package
+    _spec.loader.exec_module(_package)
+    # This folder was the first entry of the path; its `signals` and `server` must not shadow a model's own modules.
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != _here]
+    importlib.import_module("snowgate_runner.server").main()
