@@ -1,14 +1,14 @@
 """What can be wrong with a bundle. Each error's text names the thing, what it is, and what to type next.
 
-    BundleError
-    ├── RecipeError       bundle.toml or a file that it names is not as it must be
-    ├── CorruptBundle     a file is missing or is not what its digest says; `path` names it
-    ├── UntrustedBundle   nobody whom this home trusts has signed it
-    ├── UnknownReference  no such model, version, ref or digest
-    ├── RefConflict       somebody else moved the ref first
-    ├── RecordingError    a training run can't be recorded
-    ├── HomeError         the home folder can't be made, read or written
-    └── RunnerFailed      the runner did not start, or failed on a batch
+BundleError
+├── RecipeError       bundle.toml or a file that it names is not as it must be
+├── CorruptBundle     a file is missing or is not what its digest says; `path` names it
+├── UntrustedBundle   nobody whom this home trusts has signed it
+├── UnknownReference  no such model, version, ref or digest
+├── RefConflict       somebody else moved the ref first
+├── RecordingError    a training run can't be recorded
+├── HomeError         the home folder can't be made, read or written
+└── RunnerFailed      the runner did not start, or failed on a batch
 """
 
 

@@ -37,7 +37,9 @@ PATH_ANNOTATION = "org.cncf.model.filepath"
 MANIFEST_BYTES_MAX = 4 * 1024 * 1024
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_WEIGHT_SUFFIXES = frozenset({".safetensors", ".onnx", ".pt", ".pth", ".bin", ".gguf", ".npz", ".npy", ".pkl", ".joblib"})
+_WEIGHT_SUFFIXES = frozenset(
+    {".safetensors", ".onnx", ".pt", ".pth", ".bin", ".gguf", ".npz", ".npy", ".pkl", ".joblib"}
+)
 _CONFIG_SUFFIXES = frozenset({".json", ".toml", ".yaml", ".yml"})
 _DOCUMENT_SUFFIXES = frozenset({".md", ".txt", ".rst", ".pdf", ".html"})
 

@@ -98,7 +98,7 @@ class RunnerProcess:
     def __enter__(self) -> Self:
         """Start it and wait until it is ready. Raises RunnerFailed."""
         self._folder = tempfile.TemporaryDirectory(prefix="snowgate-")
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+        self._errors = tempfile.TemporaryFile()
         path = str(Path(self._folder.name) / "runner.sock")
         self._process = subprocess.Popen(
             command(self._directory, path, self._python),
@@ -205,4 +205,3 @@ def reproduces_golden(bundle: HasGolden, connection: RunnerConnection) -> Golden
         if difference > worst or (not same and worst_output is None):
             worst_output, worst = name, difference
     return GoldenReport(agrees, worst_output, worst, tolerance)
-

@@ -257,5 +257,3 @@ def _row_slices(spec: dict[str, Any], data: memoryview, rows: int) -> Callable[[
 def _readable(values: list[Any]) -> list[Any]:
     """Signals that are text come as bytes."""
     return [one.decode(errors="replace") if isinstance(one, bytes) else one for one in values]
-
-

@@ -45,7 +45,10 @@ class Child:
             arguments, descriptors = self._command()
             began = clock()
             self.process = await asyncio.create_subprocess_exec(
-                *arguments, pass_fds=tuple(descriptors), stdin=asyncio.subprocess.DEVNULL, env=child_environment()
+                *arguments,
+                pass_fds=tuple(descriptors),
+                stdin=asyncio.subprocess.DEVNULL,
+                env=child_environment(),
             )
             if self._on_start is not None:
                 self._on_start(self.process)
@@ -57,7 +60,13 @@ class Child:
             self.deaths += 1
             if clock() - began > STEADY_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
-            log.warning("%s (pid %d) ended: %s; starts again in %.1f s", self.name, self.process.pid, why(status), pause)
+            log.warning(
+                "%s (pid %d) ended: %s; starts again in %.1f s",
+                self.name,
+                self.process.pid,
+                why(status),
+                pause,
+            )
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 

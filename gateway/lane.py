@@ -13,12 +13,20 @@ import hmac
 from asyncio import TimerHandle
 from hashlib import sha256
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.errors import BadCall, BodyTimeout, InferenceError, TooLarge, Unauthorized, Unavailable, Unsupported
+from gateway.errors import (
+    BadCall,
+    BodyTimeout,
+    InferenceError,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+)
 from gateway.predict import Answer, Arrived, Predictor, hang_up
 from gateway.steps import start
 
@@ -181,7 +189,7 @@ class LaneProtocol(HttpToolsProtocol):
             return
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         call = LaneCall(self, Arrived(*place), keep_alive=keep_alive)
-        self.cycle = call  # type: ignore[assignment] - it has all that the class asks of a cycle
+        self.cycle = cast("Any", call)  # It has all that the class asks of a cycle.
         self._pending.append(call)
         self._read_headers(call)
         if len(self._pending) > 1:
@@ -258,7 +266,7 @@ class LaneProtocol(HttpToolsProtocol):
             came, seconds = len(call.body), self.shared.body_seconds
             call.refuse(BodyTimeout(f"body: {came} bytes came within {seconds:g} s, expected all of it"))
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> Any:
         """A client that ends its side in the middle of a body is told so; one that waits for answers gets them."""
         call: Any = self.cycle
         if isinstance(call, LaneCall) and call.more_body:
@@ -266,7 +274,7 @@ class LaneProtocol(HttpToolsProtocol):
         for cycle in self._pending:
             cycle.keep_alive = False
         if self._pending:
-            return True  # type: ignore[return-value] - asyncio reads it: the transport stays open for writing
+            return True  # The transport stays open for writing.
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -23,7 +23,10 @@ class WorkerMetrics:
         self.registry = registry
         self.received = Counter("snowgate_received", "Inference calls received.", registry=registry)
         self._requests = Counter(
-            "snowgate_requests", "Inference calls finished, by outcome.", (*served, "outcome"), registry=registry
+            "snowgate_requests",
+            "Inference calls finished, by outcome.",
+            (*served, "outcome"),
+            registry=registry,
         )
         self._rows = Counter("snowgate_rows", "Rows predicted; a call with n rows counts n.", served, registry=registry)
         self._seconds = Histogram(
@@ -34,7 +37,11 @@ class WorkerMetrics:
             buckets=SECONDS,
         )
         self._batch_rows = Histogram(
-            "snowgate_batch_rows", "Rows in a frame to a runner.", ("model", "version"), registry=registry, buckets=ROWS
+            "snowgate_batch_rows",
+            "Rows in a frame to a runner.",
+            ("model", "version"),
+            registry=registry,
+            buckets=ROWS,
         )
         self._children: dict[tuple[str, str, str, int], tuple[Any, Any, Any]] = {}
 

@@ -95,7 +95,7 @@ class Predictor:
             model = self.table.model(arrived.model)
             progress.route_revision, progress.rollout = model.route.revision, model.route.rollout
             call = progress.call = protocol.decode(arrived.body, arrived.json_length)
-            progress.served, progress.choice = model.place(arrived.version, arrived.unit, random())  # noqa: S311
+            progress.served, progress.choice = model.place(arrived.version, arrived.unit, random())
             served, variant = progress.served, progress.choice.variant.variant
             progress.rows = protocol.check(call, served.inputs, served.outputs, batched=served.batched)
             progress.decoded_ns = perf_counter_ns()
@@ -144,7 +144,12 @@ class Predictor:
         return min(timeout * 1_000, self._timeout_ns)
 
     def _record(
-        self, prediction_id: str, arrived: Arrived, progress: _Progress, status: int, failure: InferenceError | None
+        self,
+        prediction_id: str,
+        arrived: Arrived,
+        progress: _Progress,
+        status: int,
+        failure: InferenceError | None,
     ) -> Record:
         served, choice, computed, call = progress.served, progress.choice, progress.computed, progress.call
         now = perf_counter_ns()

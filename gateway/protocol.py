@@ -45,7 +45,7 @@ class Call:
     binary_output: bool = False
 
 
-def decode(body: bytes | memoryview, json_length: int | None) -> Call:
+def decode(body: bytes | bytearray | memoryview, json_length: int | None) -> Call:
     """Decode a call's body.
 
     `json_length` is the header `Inference-Header-Content-Length`: the length of the JSON part, the rest being binary
@@ -187,7 +187,14 @@ def _numbers(what: str, datatype: str, array: np.ndarray[Any, Any]) -> bytes:
     dtype = DATATYPES[datatype][0]
     accepted = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[dtype.kind]
     if array.dtype.kind not in accepted and array.size:
-        names = {"b": "booleans", "i": "integers", "u": "integers", "f": "numbers", "U": "strings", "O": "mixed values"}
+        names = {
+            "b": "booleans",
+            "i": "integers",
+            "u": "integers",
+            "f": "numbers",
+            "U": "strings",
+            "O": "mixed values",
+        }
         came = names.get(array.dtype.kind, array.dtype.name)
         msg = f"{what}: data holds {came}, expected {names[dtype.kind]} for {datatype}"
         raise BadCall(msg)
@@ -353,7 +360,8 @@ def json_data(tensor: Tensor) -> list[Any]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         msg = f"output '{tensor.name}': NaN or infinity, {way_out}"
         raise ModelFailed(msg)
-    return array.tolist()
+    values: list[Any] = array.tolist()
+    return values
 
 
 def elements(data: bytes) -> list[bytes]:

@@ -205,7 +205,12 @@ def main() -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     settings = WorkerSettings(**orjson.loads(arguments.settings))
     uvloop.run(
-        serve(arguments.name, socket.socket(fileno=arguments.socket), socket.socket(fileno=arguments.channel), settings)
+        serve(
+            arguments.name,
+            socket.socket(fileno=arguments.socket),
+            socket.socket(fileno=arguments.channel),
+            settings,
+        )
     )
 
 

@@ -5,6 +5,7 @@ several processes use, and the interpreter's own `sqlite3` is often one of them.
 """
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class SqliteState:
         """Return the document, or None."""
         with self._lock:
             row = self._connection.execute("select revision, body from documents where key = ?", (key,)).fetchone()
-        return None if row is None else Document(key, row[0], orjson.loads(row[1]))
+        return None if row is None else _document((key, *row))
 
     def list(self, prefix: str) -> list[Document]:
         """Return all documents whose key begins with `prefix`, sorted by key."""
@@ -48,9 +49,10 @@ class SqliteState:
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else "\U0010ffff"
         with self._lock:
             rows = self._connection.execute(
-                "select key, revision, body from documents where key >= ? and key < ? order by key", (prefix, end)
+                "select key, revision, body from documents where key >= ? and key < ? order by key",
+                (prefix, end),
             ).fetchall()
-        return [Document(key, revision, orjson.loads(body)) for key, revision, body in rows]
+        return [_document(row) for row in rows]
 
     def commit(self, *changes: Change) -> int:
         """Make all changes or none, durably, and return the store's new revision."""
@@ -65,7 +67,7 @@ class SqliteState:
             self._connection.execute("commit")
         return revision
 
-    def _apply(self, changes: tuple[Change, ...], bodies: list[bytes | None]) -> int:
+    def _apply(self, changes: tuple[Change, ...], bodies: Sequence[bytes | None]) -> int:
         execute = self._connection.execute
         (revision,) = _row(execute("update counter set revision = revision + 1 returning revision").fetchone())
         for change, body in zip(changes, bodies, strict=True):
@@ -89,6 +91,11 @@ class SqliteState:
         """Close the file."""
         with self._lock:
             self._connection.close()
+
+
+def _document(row: Any) -> Document:
+    key, revision, body = row
+    return Document(key, revision, orjson.loads(body))
 
 
 def _row(row: Any) -> tuple[Any, ...]:

@@ -64,7 +64,9 @@ class Decoder:
         while len(self._buffer) >= self._needed:
             magic, header_bytes, body_bytes = FIXED.unpack_from(self._buffer)
             if magic != MAGIC or header_bytes > HEADER_BYTES_MAX or body_bytes > BODY_BYTES_MAX:
-                raise FrameError(f"got {bytes(self._buffer[: FIXED.size])!r}, expected a frame beginning with {MAGIC!r}")
+                raise FrameError(
+                    f"got {bytes(self._buffer[: FIXED.size])!r}, expected a frame beginning with {MAGIC!r}"
+                )
             self._needed = FIXED.size + header_bytes + body_bytes
             if len(self._buffer) < self._needed:
                 return

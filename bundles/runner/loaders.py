@@ -57,7 +57,9 @@ def load_torch(directory: Path, config: Mapping[str, Any]) -> Loaded:
         import torch
         from safetensors.torch import load_file
     except ImportError as error:
-        raise LoadError(f"{error}: a torch bundle needs torch and safetensors: pip install 'snowgate[torch]'") from error
+        raise LoadError(
+            f"{error}: a torch bundle needs torch and safetensors: pip install 'snowgate[torch]'"
+        ) from error
     torch.set_num_threads(1)  # Rows are batched instead; several runners with a thread each beat one with several.
     module = _entrypoint(config)(**config.get("parameters", {}))
     weights = config.get("weights")
@@ -80,7 +82,9 @@ def load_python(directory: Path, config: Mapping[str, Any]) -> Loaded:
     made = _entrypoint(config)
     model = made(**config.get("parameters", {})) if inspect.isclass(made) else made
     if not hasattr(model, "load") or not hasattr(model, "predict"):
-        raise LoadError(f"entrypoint {config['entrypoint']!r}: expected a class with load(directory) and predict(inputs)")
+        raise LoadError(
+            f"entrypoint {config['entrypoint']!r}: expected a class with load(directory) and predict(inputs)"
+        )
     loaded = model.load(directory)
     if hasattr(loaded, "predict"):
         model = loaded

@@ -123,7 +123,8 @@ class Server:
         if self._connections:
             self._connections.append(self._connections.pop(0))
         while frames:
-            batch, rest, rows = [frames[0]], [], frames[0].header["rows"]
+            batch, rows = [frames[0]], frames[0].header["rows"]
+            rest: list[Frame] = []
             for frame in frames[1:]:
                 fits = frame.key == batch[0].key and rows + frame.header["rows"] <= self._max_batch_size
                 (batch if fits else rest).append(frame)
@@ -205,7 +206,7 @@ def main() -> None:
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listening.bind(arguments.socket)
         listening.listen(128)
-    except Exception as error:  # noqa: BLE001 - whatever a model's code raises while loading is said, then it ends
+    except Exception as error:
         print(json.dumps({"ready": False, "error": f"{type(error).__name__}: {error}"}), file=said, flush=True)
         raise SystemExit(1) from error
     ready = {

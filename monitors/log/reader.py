@@ -234,14 +234,22 @@ def _verify_segment(file: BinaryIO, header: Any, chain: _Chain) -> dict[str, Any
     if chain.seq is None:
         chain.seq, chain.digest = header.first_seq, header.previous
     if (header.first_seq, header.previous) != (chain.seq, chain.digest):
-        return {"seq": chain.seq, "kind": "missing", "message": "the segment does not go on from the one before"}
+        return {
+            "seq": chain.seq,
+            "kind": "missing",
+            "message": "the segment does not go on from the one before",
+        }
     offset = HEADER_BYTES
     while offset < header.mark:
         frame = read_frame(file, offset)
         if frame is None:
             return {"seq": chain.seq, "kind": "altered", "message": f"damaged frame at byte {offset}"}
         if frame[0].first_seq != chain.seq or frame[0].previous != chain.digest:
-            return {"seq": chain.seq, "kind": "reordered", "message": f"the frame at byte {offset} is not the next one"}
+            return {
+                "seq": chain.seq,
+                "kind": "reordered",
+                "message": f"the frame at byte {offset} is not the next one",
+            }
         for record in decode_records(*frame, with_payload=False):
             chain.counts[record.kind] = chain.counts.get(record.kind, 0) + 1
         chain.seq += frame[0].count

@@ -1,0 +1,139 @@
+"""A bundle as it is read: its configuration, its files, and the facts that they hold."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from safetensors.numpy import load
+
+from bundles.baseline import Baseline
+from bundles.errors import CorruptBundle
+from bundles.manifest import Descriptor, Manifest
+from bundles.schema import TensorSpec, is_batched
+from bundles.store import BundleStore
+
+Array = np.ndarray[Any, Any]
+MODEL_PREFIX = "model/"
+GOLDEN_INPUTS = "golden/inputs.safetensors"
+GOLDEN_OUTPUTS = "golden/outputs.safetensors"
+GOLDEN_TEXT = "golden/text.json"
+BASELINE = "baseline.json"
+RUN = "run/run.json"
+PROVENANCE = "provenance.json"
+LOCK = "env/pylock.toml"
+SOURCE = "code/source.tar"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One bundle of a store."""
+
+    digest: str
+    config: dict[str, Any]
+    manifest: Manifest
+    store: BundleStore
+
+    @property
+    def model(self) -> str:
+        """The model that it is a version of."""
+        return str(self.config["model"])
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The declared inputs."""
+        return tuple(TensorSpec(**spec) for spec in self.config["inputs"])
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The declared outputs."""
+        return tuple(TensorSpec(**spec) for spec in self.config["outputs"])
+
+    @property
+    def batched(self) -> bool:
+        """Whether the model takes several rows a call."""
+        return is_batched(self.inputs)
+
+    def file(self, path: str) -> bytes:
+        """Return a file's bytes, checked. Raises CorruptBundle."""
+        descriptor = self.manifest.files().get(path)
+        if descriptor is None:
+            raise CorruptBundle(path, f"is not in bundle {self.digest}")
+        return self.store.read(descriptor)
+
+    def baseline(self) -> Baseline:
+        """Return the expected distributions of the signals."""
+        return Baseline.from_json(orjson.loads(self.file(BASELINE)))
+
+    def golden(self) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return the golden inputs and the outputs recorded for them, rows first."""
+        inputs, outputs = load(self.file(GOLDEN_INPUTS)), load(self.file(GOLDEN_OUTPUTS))
+        text = orjson.loads(self.file(GOLDEN_TEXT)) if GOLDEN_TEXT in self.manifest.files() else {}
+        for side, arrays in (("inputs", inputs), ("outputs", outputs)):
+            for name, entry in text.get(side, {}).items():
+                array = np.empty(len(entry["data"]), dtype=object)
+                array[:] = [bytes.fromhex(one) for one in entry["data"]]
+                arrays[name] = array.reshape(entry["shape"])
+        return inputs, outputs
+
+    def run(self) -> dict[str, Any]:
+        """Return the facts of the training run; `{}` for a folder that was packed without one."""
+        found: dict[str, Any] = orjson.loads(self.file(RUN)) if RUN in self.manifest.files() else {}
+        return found
+
+    def provenance(self) -> dict[str, Any]:
+        """Return the SLSA predicate."""
+        found: dict[str, Any] = orjson.loads(self.file(PROVENANCE))
+        return found
+
+
+def open_bundle(store: BundleStore, digest: str) -> Bundle:
+    """Open a bundle: manifest and configuration are read and checked, files when they are asked for.
+
+    Raises:
+        UnknownReference: it is not in the store.
+        CorruptBundle: naming the file that is wrong.
+    """
+    manifest = store.manifest(digest)
+    config = orjson.loads(store.read(Descriptor(**_config(manifest))))
+    return Bundle(digest, config, manifest, store)
+
+
+def _config(manifest: Manifest) -> dict[str, Any]:
+    one = manifest.config
+    return {"media_type": one.media_type, "digest": one.digest, "size": one.size, "path": "config.json"}
+
+
+def describe(bundle: Bundle, version: str | None, refs: list[str], signatures: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return all that `snowgate bundle show` prints."""
+    run, config, baseline = bundle.run(), bundle.config, bundle.baseline()
+    inputs, _outputs = bundle.golden()
+    return {
+        "digest": bundle.digest,
+        "model": bundle.model,
+        "version": version,
+        "refs": refs,
+        "created": config["created"],
+        "authors": config["authors"],
+        "size_bytes": bundle.manifest.size(),
+        "loader": config["loader"],
+        "entrypoint": config["entrypoint"],
+        "inputs": config["inputs"],
+        "outputs": config["outputs"],
+        "max_batch_size": config["max_batch_size"],
+        "parameters": run.get("parameters", {}) | config.get("parameters", {}),
+        "metrics": config["metrics"],
+        "parents": config["parents"],
+        "command": run.get("command"),
+        "seeds": run.get("seeds", {}),
+        "code": run.get("code"),
+        "data": run.get("data", []),
+        "environment": config["environment"],
+        "hardware": run.get("hardware"),
+        "baseline": {"source": baseline.source, "rows": baseline.rows, "signals": sorted(baseline.signals)},
+        "golden": {"rows": len(next(iter(inputs.values()))), "tolerance": config["tolerance"]},
+        "signatures": signatures,
+        "files": [
+            {"path": path, "digest": one.digest, "size": one.size} for path, one in bundle.manifest.files().items()
+        ],
+    }

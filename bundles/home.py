@@ -1,0 +1,77 @@
+"""The home folder: all that lasts, on one machine.
+
+bundles/  refs.git/  log/  state.db  keys/  lock
+"""
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from bundles.errors import HomeError
+from bundles.refs import GitRefs
+from bundles.signing import Keys
+from bundles.store import OciStore
+
+
+@dataclass(frozen=True)
+class Home:
+    """One home folder; opening its parts is cheap, and safe beside a running `snowgate serve`."""
+
+    path: Path
+
+    @property
+    def log(self) -> Path:
+        """The prediction log's folder."""
+        return self.path / "log"
+
+    @property
+    def state(self) -> Path:
+        """The file of live state."""
+        return self.path / "state.db"
+
+    @property
+    def run(self) -> Path:
+        """What a running gateway unpacks; nothing in it lasts."""
+        return self.path / "run"
+
+    def make(self) -> "Home":
+        """Make the folder when it is not there, and check that it can be written. Raises HomeError."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            msg = f"home {self.path}: can't be made: {error.strerror}; give another folder with --home"
+            raise HomeError(msg) from error
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            msg = f"home {self.path}: can't be written by this user; give another folder with --home"
+            raise HomeError(msg)
+        return self
+
+    def store(self) -> OciStore:
+        """Open the bundles."""
+        return OciStore(self.path / "bundles")
+
+    def refs(self) -> GitRefs:
+        """Open the refs."""
+        return GitRefs(self.path / "refs.git")
+
+    def keys(self) -> Keys:
+        """Open the keys."""
+        return Keys(self.path / "keys")
+
+    def lock(self) -> IO[str]:
+        """Take the lock of the one gateway that serves this home, until the file is closed. Raises HomeError."""
+        file = (self.path / "lock").open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            file.close()
+            msg = f"home {self.path}: already served by {owner}; stop it first, or give another folder with --home"
+            raise HomeError(msg) from None
+        file.truncate(0)
+        file.write(f"pid {os.getpid()}")
+        file.flush()
+        return file

@@ -1,0 +1,204 @@
+"""`bundle.toml`: what the packer can't see for itself. See docs/bundles.md for every key.
+
+loader = "torch"                  # or "python"
+entrypoint = "model:build"        # module:factory, or module:Class with load(directory) and predict(inputs)
+holdout = "holdout.npz"           # rows to measure the expected distributions on
+inputs = [{ name = "image", datatype = "FP32", shape = [-1, 784] }]
+outputs = [{ name = "logits", datatype = "FP32", shape = [-1, 10], semantic = "logits" }]
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from bundles.errors import RecipeError
+from bundles.schema import DATATYPES, TensorSpec, is_batched
+
+FILE = "bundle.toml"
+LOADERS = ("torch", "python")
+GOLDEN_ROWS = 8
+KEYS = {
+    "model",
+    "loader",
+    "entrypoint",
+    "weights",
+    "max_batch_size",
+    "holdout",
+    "golden",
+    "tolerance",
+    "parameters",
+    "metrics",
+    "inputs",
+    "outputs",
+}
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A parsed bundle.toml; paths are relative to its folder."""
+
+    directory: Path
+    loader: str
+    entrypoint: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    holdout: str
+    model: str | None = None
+    weights: str | None = None
+    golden: str | None = None
+    max_batch_size: int = 64
+    tolerance: dict[str, float] = field(default_factory=lambda: {"absolute": 1e-4, "relative": 1e-4})
+    parameters: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def rows(self, name: str) -> dict[str, Array]:
+        """Read a file of example rows (`holdout` or `golden`): one array an input, rows first.
+
+        Raises:
+            RecipeError: naming the file, the array, what is there and what was expected.
+        """
+        path = self.directory / name
+        arrays = _arrays(path)
+        if len(arrays) == 1 and len(self.inputs) == 1:
+            arrays = {self.inputs[0].name: next(iter(arrays.values()))}
+        found = {}
+        for spec in self.inputs:
+            if spec.name not in arrays:
+                have = ", ".join(arrays) or "nothing"
+                raise RecipeError(f"{path}: has arrays {have}, expected one named '{spec.name}', as the input")
+            found[spec.name] = self._checked(path, spec, arrays[spec.name])
+        counts = {name: len(array) for name, array in found.items()}
+        if len(set(counts.values())) != 1 or 0 in counts.values():
+            raise RecipeError(f"{path}: rows of its arrays: {counts}, expected the same number in all, at least 1")
+        return found
+
+    def _checked(self, path: Path, spec: TensorSpec, array: Array) -> Array:
+        row = spec.shape[1:] if is_batched(self.inputs) else spec.shape
+        fits = array.ndim == len(row) + 1 and all(
+            want in (-1, got) for want, got in zip(row, array.shape[1:], strict=True)
+        )
+        if not fits:
+            expected = ["rows", *row]
+            raise RecipeError(f"{path}: array '{spec.name}' has shape {list(array.shape)}, expected {expected}")
+        if spec.datatype == "BYTES":
+            if array.dtype.kind not in "SU":
+                raise RecipeError(f"{path}: array '{spec.name}' is {array.dtype}, expected text or bytes for BYTES")
+            return array
+        dtype = DATATYPES[spec.datatype][0]
+        if array.dtype != dtype and not np.can_cast(array.dtype, dtype, "same_kind"):
+            raise RecipeError(f"{path}: array '{spec.name}' is {array.dtype}, expected {dtype} for {spec.datatype}")
+        return array.astype(dtype)
+
+
+def read_recipe(directory: Path) -> Recipe:
+    """Read `bundle.toml` in a folder. Raises RecipeError."""
+    path = directory / FILE
+    try:
+        document = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: not found; a folder to pack holds a bundle.toml, see docs/bundles.md") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path}: {error}") from error
+    for key in document:
+        if key not in KEYS:
+            close = get_close_matches(key, KEYS, 1)
+            hint = f"did you mean '{close[0]}'?" if close else f"expected one of {', '.join(sorted(KEYS))}"
+            raise RecipeError(f"{path}: unknown key '{key}'; {hint}")
+    for key in ("loader", "entrypoint", "holdout", "inputs", "outputs"):
+        if key not in document:
+            raise RecipeError(f"{path}: '{key}' is missing, see docs/bundles.md")
+    if document["loader"] not in LOADERS:
+        raise RecipeError(f"{path}: loader {document['loader']!r}, expected one of {', '.join(LOADERS)}")
+    recipe = Recipe(
+        directory=directory,
+        loader=document["loader"],
+        entrypoint=document["entrypoint"],
+        inputs=_tensors(path, "inputs", document["inputs"]),
+        outputs=_tensors(path, "outputs", document["outputs"]),
+        holdout=document["holdout"],
+        model=document.get("model"),
+        weights=document.get("weights"),
+        golden=document.get("golden"),
+        max_batch_size=_positive(path, "max_batch_size", document.get("max_batch_size", 64)),
+        tolerance=_tolerance(path, document.get("tolerance", 1e-4)),
+        parameters=document.get("parameters", {}),
+        metrics=document.get("metrics", {}),
+    )
+    _check_files(path, recipe)
+    return recipe
+
+
+def weights_of(recipe: Recipe) -> str | None:
+    """Return the weights' file: the one that is named, or the only .safetensors that is not an example file."""
+    if recipe.weights is not None or recipe.loader != "torch":
+        return recipe.weights
+    examples = {recipe.holdout, recipe.golden}
+    found = sorted(
+        str(path.relative_to(recipe.directory))
+        for path in recipe.directory.rglob("*.safetensors")
+        if str(path.relative_to(recipe.directory)) not in examples
+    )
+    if len(found) != 1:
+        have = ", ".join(found) or "none"
+        raise RecipeError(f'{recipe.directory / FILE}: .safetensors files: {have}; name one with weights = "…"')
+    return found[0]
+
+
+def _tensors(path: Path, side: str, entries: Any) -> tuple[TensorSpec, ...]:
+    if not isinstance(entries, list) or not entries:
+        raise RecipeError(f"{path}: {side}: expected at least one table with name, datatype and shape")
+    specs = []
+    for entry in entries:
+        allowed = {"name", "datatype", "shape"} | ({"semantic", "labels"} if side == "outputs" else set())
+        if not isinstance(entry, Mapping) or not {"name", "datatype", "shape"} <= set(entry) <= allowed:
+            raise RecipeError(f"{path}: {side}: {entry}, expected a table with {', '.join(sorted(allowed))}")
+        try:
+            specs.append(TensorSpec(**entry))
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from error
+    return tuple(specs)
+
+
+def _positive(path: Path, key: str, value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise RecipeError(f"{path}: {key} = {value!r}, expected a whole number above 0")
+    return value
+
+
+def _tolerance(path: Path, value: Any) -> dict[str, float]:
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        return {"absolute": float(value), "relative": float(value)}
+    if isinstance(value, Mapping) and set(value) == {"absolute", "relative"}:
+        return {key: float(one) for key, one in value.items()}
+    raise RecipeError(f"{path}: tolerance = {value!r}, expected a number, or absolute and relative")
+
+
+def _check_files(path: Path, recipe: Recipe) -> None:
+    for key, name in (("holdout", recipe.holdout), ("golden", recipe.golden), ("weights", recipe.weights)):
+        if name is None:
+            continue
+        target = (recipe.directory / name).resolve()
+        if not target.is_relative_to(recipe.directory.resolve()) or not target.is_file():
+            raise RecipeError(f"{path}: {key} = {name!r}: no such file in {recipe.directory}")
+
+
+def _arrays(path: Path) -> dict[str, Array]:
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        if path.suffix == ".npy":
+            return {"rows": np.load(path, allow_pickle=False)}
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise RecipeError(f"{path}: can't be read: {error}") from error
+    raise RecipeError(f"{path}: expected a .npz, .npy or .safetensors file")

@@ -1,0 +1,140 @@
+"""Signatures and trust: DSSE envelopes around in-toto statements, ed25519, offline.
+
+A home has a key of its own, made at first use, with which `train` and `pack` sign. That key is trusted in this home
+and nowhere else. Whatever comes from elsewhere is trusted when its key was put in `keys/trusted/` by `snowgate bundle
+trust`; the store never says whom to trust.
+
+Source: DSSE 1.0 protocol.md; in-toto Statement v1.
+"""
+
+import copy
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import VerificationError
+from securesystemslib.signer._crypto_signer import CryptoSigner
+from securesystemslib.signer._key import SSlibKey
+
+from bundles.errors import BundleError, HomeError, UntrustedBundle
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT = "https://in-toto.io/Statement/v1"
+
+
+class Keys:
+    """The keys of one home: its own, and those that it trusts."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def signer(self) -> CryptoSigner:
+        """Return the home's own key, made at first use, readable by its owner only. Raises HomeError."""
+        path = self._path / "home.pem"
+        try:
+            if not path.exists():
+                self._path.mkdir(parents=True, exist_ok=True, mode=0o700)
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(CryptoSigner.generate_ed25519().private_bytes)
+            key = load_pem_private_key(path.read_bytes(), password=None)
+        except FileExistsError:
+            return self.signer()  # Another process made it in this moment.
+        except OSError as error:
+            msg = f"{path}: can't be read or made: {error.strerror}; give another folder with --home"
+            raise HomeError(msg) from error
+        if not isinstance(key, Ed25519PrivateKey):
+            msg = f"{path}: holds {type(key).__name__}, expected an ed25519 private key"
+            raise HomeError(msg)
+        return CryptoSigner(key)
+
+    def trusted(self) -> list[SSlibKey]:
+        """Return the public keys whose signatures count here: the home's own, and those in `trusted/`."""
+        keys = [self.signer().public_key]
+        for path in sorted((self._path / "trusted").glob("*.pub")):
+            keys.append(_public(path))
+        return keys
+
+    def trust(self, path: Path) -> str:
+        """Trust a public key (a PEM file) from now on, and return its id. Raises BundleError."""
+        key = _public(path)
+        folder = self._path / "trusted"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{key.keyid[:16]}.pub").write_bytes(path.read_bytes())
+        return key.keyid
+
+    def public_pem(self) -> bytes:
+        """Return the home's own public key, for others to trust."""
+        key = load_pem_private_key((self._path / "home.pem").read_bytes(), password=None)
+        return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _public(path: Path) -> SSlibKey:
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        msg = f"{path}: not a public key in PEM form: {error}"
+        raise BundleError(msg) from error
+    if not isinstance(key, Ed25519PublicKey):
+        msg = f"{path}: holds {type(key).__name__}, expected an ed25519 public key"
+        raise BundleError(msg)
+    return SSlibKey.from_crypto(key)
+
+
+def sign(
+    digest: str, name: str, predicate_type: str, predicate: dict[str, Any], signer: CryptoSigner
+) -> dict[str, Any]:
+    """Return a signed statement about the bundle `digest`: a DSSE envelope, as JSON."""
+    statement = {
+        "_type": STATEMENT,
+        "subject": [{"name": name, "digest": {"sha256": digest.removeprefix("sha256:")}}],
+        "predicateType": predicate_type,
+        "predicate": predicate,
+    }
+    envelope = Envelope(orjson.dumps(statement, option=orjson.OPT_SORT_KEYS), PAYLOAD_TYPE, {})
+    envelope.sign(signer)
+    document: dict[str, Any] = envelope.to_dict()
+    return document
+
+
+def verify(envelope: dict[str, Any], digest: str, trusted: Sequence[SSlibKey]) -> tuple[str, dict[str, Any]]:
+    """Check that a trusted key signed this statement about this bundle; return the key's id and the statement.
+
+    Raises:
+        UntrustedBundle: saying what is wrong, and what to type when it is only the trust that is missing.
+    """
+    try:
+        # The library changes what it is given.
+        opened = Envelope.from_dict(copy.deepcopy(envelope))
+    except (KeyError, ValueError, TypeError) as error:
+        msg = f"bundle {digest}: a signature is not a DSSE envelope: {error}"
+        raise UntrustedBundle(msg) from error
+    if opened.payload_type != PAYLOAD_TYPE:
+        msg = f"bundle {digest}: signed payload is {opened.payload_type!r}, expected {PAYLOAD_TYPE!r}"
+        raise UntrustedBundle(msg)
+    try:
+        accepted = opened.verify(list(trusted), 1)
+    except VerificationError as error:
+        signers = ", ".join(keyid[:16] for keyid in opened.signatures)
+        msg = (
+            f"bundle {digest}: signed by {signers}, which this home does not trust (or its content was altered); "
+            "if you trust the signer: snowgate bundle trust KEY.pub"
+        )
+        raise UntrustedBundle(msg) from error
+    statement: dict[str, Any] = orjson.loads(opened.payload)
+    subjects = [one["digest"].get("sha256") for one in statement["subject"]]
+    if digest.removeprefix("sha256:") not in subjects:
+        msg = f"bundle {digest}: its signature is about another bundle, sha256:{subjects[0]}"
+        raise UntrustedBundle(msg)
+    return next(iter(accepted)), statement
