@@ -185,8 +185,7 @@ class GitRefs:
             msg = f"{reference!r}: names {len(matches)} bundles, expected one; give more digits, `snowgate bundle list`"
             raise UnknownReference(msg)
         digest, model, version = matches[0]
-        assert digest is not None, "it begins with the reference"
-        return digest, model, version
+        return str(digest), str(model), str(version)
 
     def _names(self, prefix: str) -> list[str]:
         return sorted(name.decode() for name in self._repo.refs.allkeys() if name.startswith(prefix.encode()))

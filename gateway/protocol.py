@@ -290,9 +290,9 @@ def check(call: Call, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec
         ):
             msg = f"input '{spec.name}': shape {tensor.shape}, expected {list(spec.shape)} (-1 is any size)"
             raise BadCall(msg)
-    for name in declared:
+    for name, spec in declared.items():
         if name not in came:
-            msg = f"input '{name}': missing, expected {declared[name].datatype} of shape {list(declared[name].shape)}"
+            msg = f"input '{name}': missing, expected {spec.datatype} of shape {list(spec.shape)}"
             raise BadCall(msg)
     known = {spec.name for spec in outputs}
     for wanted in call.outputs:

@@ -49,8 +49,8 @@ class Model:
             served = self.versions.get(version)
             if served is None:
                 loaded = ", ".join(sorted(self.versions)) or "none"
-                msg = f"Request for unknown model: '{self.name}' version '{shown(version)}' is not found; loaded: {loaded}"
-                raise NotFound(msg)
+                what = f"'{self.name}' version '{shown(version)}'"
+                raise NotFound(f"Request for unknown model: {what} is not found; loaded: {loaded}")
             routed = [one for one in self.route.variants if one.digest == served.digest]
             variant = routed[0] if routed else Variant("static", served.version, served.digest, 0)
             return served, Choice(variant, "static", 1.0)

@@ -141,7 +141,7 @@ class Worker:
 
 async def _retire(queue: RunnerQueue) -> None:
     """Close a queue when its last call has its answer."""
-    while not queue.idle:
+    while not queue.idle:  # noqa: ASYNC110 - idle is a state of three queues; this is off the path of calls
         await asyncio.sleep(0.01)
     queue.close()
 

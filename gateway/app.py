@@ -1,0 +1,181 @@
+"""The one place where everything is put together: a gateway, from its settings to its last file closed.
+
+`run_gateway` is one straight line on purpose: nearly every step needs what an earlier one made, and teardown is the same
+line read backwards.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from bundles.home import Home
+from gateway.admin import create_app
+from gateway.control import Control, key_digests
+from gateway.operations import Operations
+from gateway.settings import Settings, SettingsError
+from monitors.incidents import Incidents
+from monitors.log.reader import recover_all
+from state.sqlite import SqliteState
+
+log = logging.getLogger("snowgate.control")
+
+CONTROL_OFFSET = 2
+READY_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a running gateway is reached."""
+
+    http: str
+    control: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what scripts read; `grpc` is null as long as there is none."""
+        return {"http": self.http, "grpc": None, "control": self.control}
+
+
+async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addresses], None]) -> None:
+    """Serve a home until SIGTERM or SIGINT; `on_ready` is called when every deployment has gone as far as it can.
+
+    Raises:
+        SettingsError: another address than loopback without keys; a port that is in use.
+        HomeError: the home can't be written, or is served already.
+    """
+    check_exposure(settings)
+    home.make()
+    with ExitStack() as files:
+        files.enter_context(home.lock())
+        for damage in recover_all(home.log):
+            log.error("prediction log: %s", damage)
+        data, admin = files.enter_context(listening(settings))
+        state = SqliteState(home.state)
+        files.callback(state.close)
+        addresses = Addresses(_url(data), _url(admin))
+        async with AsyncExitStack() as processes:
+            control = Control(home, state, settings, data)
+            operations = Operations(home, state, Incidents(state), settings.server.environment)
+            server = _admin_server(operations, control, settings)
+            ending = asyncio.Event()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, ending.set)
+            serving = asyncio.create_task(server.serve(sockets=[admin]))
+            processes.push_async_callback(_end_admin, server, serving)
+            control.start(monitor_command(home, settings, addresses))
+            processes.push_async_callback(control.stop)
+            await _until_ready(control, ending)
+            if not ending.is_set():
+                on_ready(addresses)
+                await ending.wait()
+            log.info("draining: calls in flight have %.0f s", settings.server.drain_seconds)
+
+
+def check_exposure(settings: Settings) -> None:
+    """Refuse an address that others can reach when nobody would be asked for a key. Raises SettingsError."""
+    server = settings.server
+    if settings.loopback or server.insecure:
+        if server.api_keys_file is not None:
+            _check_key_file(settings)
+        return
+    if server.api_keys_file is None:
+        msg = (
+            f"--host {server.host}: others can reach this address; give --api-keys-file FILE (one key a line), "
+            "or --insecure if something before it checks who calls"
+        )
+        raise SettingsError(msg)
+    _check_key_file(settings)
+
+
+def _check_key_file(settings: Settings) -> None:
+    try:
+        digests = key_digests(settings)
+    except OSError as error:
+        msg = f"--api-keys-file {settings.server.api_keys_file}: {error.strerror}"
+        raise SettingsError(msg) from error
+    if not digests:
+        msg = f"--api-keys-file {settings.server.api_keys_file}: holds no key, expected one a line"
+        raise SettingsError(msg)
+
+
+@contextmanager
+def listening(settings: Settings) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Open the data port and the control port. Raises SettingsError when one is in use."""
+    port = settings.server.port
+    with ExitStack() as sockets:
+        data = sockets.enter_context(_listen(settings.server.host, port))
+        admin = sockets.enter_context(_listen(settings.server.host, port + CONTROL_OFFSET if port else 0))
+        yield data, admin
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        msg = f"{host} port {port}: {error.strerror}; give another with --port, or --port 0 for free ones"
+        raise SettingsError(msg) from error
+
+
+def monitor_command(home: Home, settings: Settings, addresses: Addresses) -> list[str]:
+    """Return the command line of the monitor."""
+    chosen = {
+        **settings.monitor.model_dump(),
+        "webhook_url": settings.page.webhook.url,
+        "webhook_timeout_seconds": settings.page.webhook.timeout_seconds,
+        "console_url": settings.page.console_url or addresses.control,
+        "environment": settings.server.environment,
+    }
+    place = ["--home", str(home.path), "--parent", str(os.getpid())]
+    return [sys.executable, "-m", "monitors.watch", *place, "--settings", json.dumps(chosen)]
+
+
+def _admin_server(operations: Operations, control: Control, settings: Settings) -> uvicorn.Server:
+    digests = key_digests(settings)
+    app = create_app(
+        operations,
+        families=control.families,
+        ready=lambda: control.ready,
+        allowed_hosts=["127.0.0.1", "localhost", "[::1]"] if settings.loopback else ["*"],
+        key_digests=None if digests is None else frozenset(digests),
+    )
+    config = uvicorn.Config(
+        app, lifespan="off", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2
+    )
+    server = uvicorn.Server(config)
+    # Signals are ours: the order of the end is decided in one place.
+    server.capture_signals = _no_signals  # type: ignore[method-assign]
+    return server
+
+
+@contextmanager
+def _no_signals() -> Iterator[None]:
+    yield
+
+
+async def _end_admin(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    server.should_exit = True
+    await asyncio.gather(serving, return_exceptions=True)
+
+
+async def _until_ready(control: Control, ending: asyncio.Event) -> None:
+    deadline = asyncio.get_running_loop().time() + READY_SECONDS
+    while not control.ready and not ending.is_set():
+        if asyncio.get_running_loop().time() > deadline:
+            log.warning("not everything is deployed after %.0f s; serving what is", READY_SECONDS)
+            return
+        await asyncio.sleep(0.02)
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,101 @@
+"""The command line. A command's module is imported when it is asked for, so `snowgate --help` answers at once.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 rolled back, 4 timed out.
+"""
+
+import importlib
+import logging
+import sys
+from difflib import get_close_matches
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "demo": ("gateway.commands.demo:demo", "Tell the whole story on real images, in under two minutes."),
+    "serve": ("gateway.commands.serve:serve", "Serve the models that are deployed in a home."),
+    "train": ("gateway.commands.train:train", "Run a training command, record it, and pack what it made."),
+    "bundle": ("gateway.commands.bundle:bundle", "Pack, list, show, verify and trust bundles."),
+    "deploy": ("gateway.commands.deploy:deploy", "Say which version an environment shall serve."),
+    "rollout": ("gateway.commands.rollout:rollout", "See a rollout, promote or abort it."),
+    "prediction": (
+        "gateway.commands.prediction:prediction",
+        "Look up what was answered, and all that stands behind it.",
+    ),
+    "incident": ("gateway.commands.incident:incident", "See what shifted, acknowledge it, decide about it."),
+    "monitor": ("gateway.commands.monitor:monitor", "See what is watched, and how far it is from a page."),
+    "log": ("gateway.commands.log:log", "Check the prediction log."),
+    "config": ("gateway.commands.config:config", "Show the settings and where each comes from."),
+    "completion": ("gateway.commands.completion:completion", "Print the completion script for your shell."),
+}
+EXAMPLES = """
+\b
+Examples:
+  snowgate demo                                   the whole story, on this machine
+  snowgate bundle pack ./model --model signs      a folder becomes a signed bundle
+  snowgate deploy signs@1 --to production         say what shall serve
+  snowgate serve                                  serve it
+  snowgate incident list                          what shifted?
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 rolled back, 4 timed out.
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands, in the order of the story."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or suggest one."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = get_close_matches(args[0], COMMANDS, 1)
+            hint = f" Did you mean '{close[0]}'?" if close else " `snowgate --help` lists all."
+            ctx.fail(f"No such command '{args[0]}'.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_place, text) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks and debug messages.")
+@click.version_option(package_name="snowgate")
+def cli(debug: bool) -> None:
+    """Snowgate: a model serving gateway that knows when it starts snowing."""
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+
+
+def main() -> None:
+    """Run the command line; an error is a sentence, a traceback comes with --debug only."""
+    try:
+        status: Any = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        click.echo(f"snowgate: {error}", err=True)
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,364 @@
+"""The control process: it supervises all others and moves what is to what is desired.
+
+One loop, woken by a change of the refs, of the live state, or of a runner: read what is desired and what is, let
+`reconcile.decide` say the next step for each model, write it in one commit, push the new table to the workers. Only
+this process writes routes. A runner is ended only after every worker has acknowledged a table without it.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+import orjson
+from prometheus_client import Metric
+
+from bundles.errors import RefConflict
+from bundles.home import Home
+from bundles.refs import Ref
+from gateway.channel import Channel
+from gateway.children import Child
+from gateway.reconcile import Actual, Bundle, Decision, Desired, decide
+from gateway.runners import Runner, Runners
+from gateway.settings import Settings
+from gateway.totals import Totals
+from gateway.worker import WorkerSettings
+from state import Change, Conflict, State
+
+log = logging.getLogger("snowgate.control")
+
+POLL_SECONDS = 0.05
+"""How often refs and state are looked at: some system calls and one indexed read, 0.1 % of a core."""
+ACKNOWLEDGE_SECONDS = 5.0
+"""How long a worker may take to apply a table before it is not waited for any more."""
+
+
+class Control:
+    """Everything that one running gateway does beside serving."""
+
+    def __init__(self, home: Home, state: State, settings: Settings, listening: socket.socket) -> None:
+        self.home = home
+        self.state = state
+        self.settings = settings
+        self.totals = Totals()
+        self._listening = listening
+        self._refs = home.refs()
+        self._store = home.store()
+        self._wake = asyncio.Event()
+        self._runners = Runners(home, self._wake.set)
+        self._workers: dict[str, Child] = {}
+        self._channels: dict[str, Channel] = {}
+        self._applied: dict[str, int] = {}
+        self._acknowledged = asyncio.Event()
+        self._ready: set[str] = set()
+        self._table: dict[str, Any] = {"revision": 0, "models": {}, "runners": {}}
+        self._monitor: Child | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.settled = asyncio.Event()
+
+    def start(self, monitor_command: list[str] | None) -> None:
+        """Start the workers, the monitor and the loop."""
+        for number in range(self.settings.server.workers):
+            name = f"w{number}"
+            child = self._workers[name] = Child(
+                f"worker {name}", self._worker_command(name), on_end=self._worker_ended(name)
+            )
+            child.start()
+        if monitor_command is not None:
+            self._monitor = Child("monitor", lambda: (monitor_command, ()))
+            self._monitor.start()
+        self._task(self._reconcile_for_ever())
+
+    async def stop(self) -> None:
+        """Drain: no new connections, answers for all that was accepted, then the monitor, then the runners."""
+        self._listening.close()
+        grace = self.settings.server.drain_seconds + 5
+        await asyncio.gather(*(child.stop(grace) for child in self._workers.values()))
+        if self._monitor is not None:
+            await self._monitor.stop(10)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._runners.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether every worker serves, and every deployment has gone as far as it can."""
+        return len(self._ready) == len(self._workers) and self.settled.is_set()
+
+    def families(self) -> Iterable[Metric]:
+        """Return all that the workers have counted, added up."""
+        return self.totals.families()
+
+    def _worker_command(self, name: str) -> Callable[[], tuple[list[str], list[int]]]:
+        server = self.settings.server
+        settings = WorkerSettings(
+            log_directory=str(self.home.log),
+            segment_bytes=self.settings.log.segment_bytes,
+            unit_header=server.unit_header,
+            unit_key=unit_key(self.home),
+            body_bytes_max=server.max_body_bytes,
+            body_seconds=server.body_seconds,
+            timeout_seconds=server.timeout_seconds,
+            drain_seconds=server.drain_seconds,
+            keys=key_digests(self.settings),
+            hosts=["127.0.0.1", "localhost", "[::1]"] if self.settings.loopback else None,
+        )
+
+        def command() -> tuple[list[str], list[int]]:
+            ours, theirs = socket.socketpair()
+            self._task(self._talk(name, ours, theirs))
+            arguments = {
+                "--name": name,
+                "--socket": str(self._listening.fileno()),
+                "--channel": str(theirs.fileno()),
+                "--parent": str(os.getpid()),
+                "--settings": orjson.dumps(asdict(settings)).decode(),
+            }
+            words = [word for pair in arguments.items() for word in pair]
+            return [sys.executable, "-m", "gateway.worker", *words], [self._listening.fileno(), theirs.fileno()]
+
+        return command
+
+    def _worker_ended(self, name: str) -> Callable[[int], None]:
+        def ended(_status: int) -> None:
+            self._channels.pop(name, None)
+            self._ready.discard(name)
+            self._applied.pop(name, None)
+            self._acknowledged.set()
+            self.totals.ended(name)
+
+        return ended
+
+    async def _talk(self, name: str, ours: socket.socket, theirs: socket.socket) -> None:
+        """Hear what one worker has to say, as long as it lives."""
+        channel = await Channel.open(ours)
+        theirs.close()
+        self._channels[name] = channel
+        channel.send({"table": self._table})
+        async for message in channel.messages():
+            if "applied" in message:
+                self._applied[name] = message["applied"]
+                self._ready.add(name)
+                self._acknowledged.set()
+            elif "metrics" in message:
+                self.totals.update(name, message["metrics"])
+        channel.close()
+
+    async def _reconcile_for_ever(self) -> None:
+        seen: Any = None
+        while True:
+            found = (self._refs.version(), self.state.version())
+            if found != seen or self._wake.is_set():
+                self._wake.clear()
+                seen = found
+                try:
+                    await self._reconcile()
+                except (Conflict, RefConflict) as error:
+                    # Somebody else was quicker; what they did is read in the next turn.
+                    log.info("again: %s", error)
+                    seen = None
+                    continue
+            try:
+                await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+            except TimeoutError:
+                continue
+
+    async def _reconcile(self) -> None:
+        """Take the next step for every model, and make the workers follow."""
+        environment = self.settings.server.environment
+        refs = {ref.name.rpartition("/")[2]: ref for ref in self._refs.list(f"refs/environments/{environment}/")}
+        routes = {one.key.partition("/")[2]: one for one in self.state.list("routes/")}
+        self._reject_broken(environment)
+        rejected = frozenset(one.body["digest"] for one in self.state.list(f"rejected/{environment}/"))
+        run: set[str] = set()
+        models, phases = {}, []
+        for model in sorted(refs.keys() | routes.keys()):
+            ref, document = refs.get(model), routes.get(model)
+            actual = Actual.parse(document.body if document else None)
+            desired = self._desired(model, ref)
+            decision = decide(model, desired, actual, rejected, self._runners.states())
+            revision = self._write(model, environment, document, desired, actual, decision)
+            self._move_back(ref, decision)
+            run |= decision.run
+            phases.append(decision.phase)
+            models[model] = {"revision": revision, "route": self._route(model, decision)}
+        unneeded = self._runners.keep(frozenset(run))
+        self._push(models)
+        if unneeded:
+            self._task(self._end_when_unused(unneeded, self._table["revision"]))
+        if "Progressing" in phases:
+            self.settled.clear()
+        else:
+            self.settled.set()
+
+    def _desired(self, model: str, ref: Ref | None) -> Desired | None:
+        if ref is None or ref.digest is None:
+            return None
+        version = ref.details.get("version") or self._refs.version_of(ref.digest, model) or ref.digest[7:19]
+        return Desired(Bundle(version, ref.digest), ref.details.get("canary"), ref.commit)
+
+    def _reject_broken(self, environment: str) -> None:
+        """Take up what people decided: `model-broken` rejects the version's digest in this environment."""
+        for one in self.state.list("incidents/"):
+            decision = one.body.get("decision")
+            if one.body["state"] != "decided" or decision is None or decision["verdict"] != "model-broken":
+                continue
+            key = f"rejected/{environment}/{one.body['bundle'].removeprefix('sha256:')}"
+            if self.state.get(key) is None:
+                rejection = {
+                    "digest": one.body["bundle"],
+                    "model": one.body["model"],
+                    "version": one.body["version"],
+                    "environment": environment,
+                    "reason": decision["reason"],
+                    "actor": decision["actor"],
+                    "incident": one.body["id"],
+                    "time": now(),
+                }
+                self.state.commit(Change(key, rejection, 0), audit(decision["actor"], "reject", rejection))
+
+    def _route(self, model: str, decision: Decision) -> dict[str, Any]:
+        route = decision.route
+        return {
+            "model": model,
+            "rollout": route.rollout,
+            "environment": self.settings.server.environment,
+            "variants": route.variants(),
+            "previous": [asdict(one) for one in route.previous],
+        }
+
+    def _write(
+        self, model: str, environment: str, document: Any, desired: Desired | None, actual: Actual, decision: Decision
+    ) -> int:
+        """Write route and status where they changed, in one commit; return the route's revision."""
+        changes = []
+        status = {
+            "model": model,
+            "environment": environment,
+            "desired": None
+            if desired is None
+            else {**asdict(desired.bundle), "canary": desired.canary, "change": desired.change},
+            "phase": decision.phase,
+            "message": decision.message,
+            "weight_set": decision.route.canary_weight,
+        }
+        key = f"deployments/{environment}/{model}"
+        before = self.state.get(key)
+        if before is None or {**before.body, "time": None} != {**status, "time": None}:
+            changes.append(Change(key, status | {"time": now()}, 0 if before is None else before.revision))
+            log.info("%s: %s: %s", model, decision.phase, decision.message)
+        if document is None or decision.route != actual:
+            route = self._route(model, decision) | {"reason": decision.message, "time": now()}
+            changes.append(Change(f"routes/{model}", route, 0 if document is None else document.revision))
+            changes.append(audit("control", "route", route))
+            return self.state.commit(*changes)
+        if changes:
+            self.state.commit(*changes)
+        return int(document.revision)
+
+    def _move_back(self, ref: Ref | None, decision: Decision) -> None:
+        """After a rejection the ref must not go on desiring what was rejected."""
+        if ref is None or decision.ref_back is None or ref.digest == decision.ref_back.digest:
+            return
+        details = {"model": ref.name.rpartition("/")[2], "version": decision.ref_back.version, "canary": None}
+        self._refs.set(
+            ref.name,
+            decision.ref_back.digest,
+            expected=ref.commit,
+            actor="control",
+            reason=decision.message,
+            details=details,
+        )
+
+    def _push(self, models: dict[str, Any]) -> None:
+        """Send the workers a new table when anything in it differs."""
+        runners = {}
+        for one in self._runners.ready():
+            assert one.bundle is not None, "a ready runner has its bundle"
+            config = one.bundle.config
+            model = one.bundle.model
+            runners[one.digest] = {
+                "socket": one.socket,
+                "model": model,
+                "version": self._version(model, one.digest),
+                "platform": one.platform,
+                "engine": one.engine,
+                "max_batch_size": config["max_batch_size"],
+                "inputs": config["inputs"],
+                "outputs": config["outputs"],
+            }
+        if (models, runners) != (self._table["models"], self._table["runners"]):
+            self._table = {"revision": self._table["revision"] + 1, "models": models, "runners": runners}
+            for channel in self._channels.values():
+                channel.send({"table": self._table})
+
+    def _version(self, model: str, digest: str) -> str:
+        return self._refs.version_of(digest, model) or digest[7:19]
+
+    async def _end_when_unused(self, runners: list[Runner], revision: int) -> None:
+        """End runners once every worker has a table without them, and their last calls had time to be answered."""
+        try:
+            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+                while any(applied < revision for applied in self._applied.values()):
+                    self._acknowledged.clear()
+                    await self._acknowledged.wait()
+        except TimeoutError:
+            log.warning("a worker did not apply table %d within %.0f s", revision, ACKNOWLEDGE_SECONDS)
+        await asyncio.sleep(min(self.settings.server.timeout_seconds, ACKNOWLEDGE_SECONDS))
+        for runner in runners:
+            await self._runners.stop(runner)
+
+    def _task(self, coroutine: Any) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            # Control without its loop would look alive and do nothing: better to end, and be started again.
+            log.critical("control failed", exc_info=task.exception())
+            os._exit(1)
+
+
+def audit(actor: str, action: str, details: dict[str, Any]) -> Change:
+    """Return the change that writes one entry of the audit log."""
+    moment = datetime.now(UTC)
+    key = f"audit/{int(moment.timestamp() * 1e9):020d}-{secrets.token_hex(4)}"
+    subject = details.get("model", "")
+    entry = {"time": now(), "actor": actor, "action": action, "subject": subject, "details": details}
+    return Change(key, entry | {"reason": details.get("reason", "")}, 0)
+
+
+def now() -> str:
+    """Return this moment as RFC 3339 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def unit_key(home: Home) -> str:
+    """Return the key under which units are hashed in the log, made at first use (hexadecimal)."""
+    path = home.path / "keys" / "unit.key"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text().strip()
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(32))
+    return path.read_text().strip()
+
+
+def key_digests(settings: Settings) -> list[str] | None:
+    """Return the digests of the API keys in the key file; None when there is none."""
+    if settings.server.api_keys_file is None:
+        return None
+    lines = [line.strip() for line in settings.server.api_keys_file.read_text().splitlines()]
+    return [sha256(line.encode()).hexdigest() for line in lines if line and not line.startswith("#")]

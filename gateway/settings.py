@@ -1,0 +1,197 @@
+"""Settings: flag > `SNOWGATE_SECTION__KEY` > `snowgate.toml` > default.
+
+They are read once, at the start of a process, into one frozen object; nothing else reads the environment. A key that
+is not known is an error with a suggestion, because a misspelt limit is worse than none.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+FILE = "snowgate.toml"
+PREFIX = "SNOWGATE_"
+NOT_SETTINGS = {"SNOWGATE_HOME", "SNOWGATE_SERVER", "SNOWGATE_OUTPUT", "SNOWGATE_CONFIG"}
+
+
+class SettingsError(Exception):
+    """A setting is unknown or out of its range; the text says where it stands and what was expected."""
+
+
+class Section(BaseModel):
+    """One table of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(Section):
+    """Where and how calls are taken."""
+
+    host: str = Field(
+        default="127.0.0.1", description="Address of both ports; any but loopback needs keys or insecure."
+    )
+    port: int = Field(default=8080, ge=0, le=65533, description="Data port; control is on port+2; 0: free ones.")
+    workers: int = Field(default=1, ge=1, le=64, description="Worker processes that share the data port.")
+    environment: str = Field(default="production", description="The environment whose refs are followed.")
+    api_keys_file: Path | None = Field(default=None, description="A file with one API key a line.")
+    insecure: bool = Field(default=False, description="Serve another address than loopback without keys.")
+    unit_header: str = Field(
+        default="Snowgate-Unit", description="Header with the unit: sticky key, unit of statistics."
+    )
+    max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, description="Largest body of a call, as in Triton.")
+    body_seconds: float = Field(default=30.0, gt=0, description="How long the body of a call may take to come.")
+    timeout_seconds: float = Field(
+        default=30.0, gt=0, le=600, description="Deadline of a call, unless it asks for less."
+    )
+    drain_seconds: float = Field(default=20.0, gt=0, description="Grace for calls in flight at the end.")
+
+
+class LogSettings(Section):
+    """The prediction log."""
+
+    segment_bytes: int = Field(
+        default=64 * 1024 * 1024, ge=1024 * 1024, description="A segment is closed at this size."
+    )
+
+
+class MonitorSettings(Section):
+    """When a human is woken."""
+
+    days_per_false_page: float = Field(
+        default=90.0, gt=0, description="At most one false page in so many days, expected."
+    )
+    tolerance: float = Field(default=0.1, ge=0, lt=1, description="Relative changes below this wake nobody.")
+    confidence: float = Field(
+        default=0.95, gt=0.5, lt=1, description="Confidence of the band around the baseline's shares."
+    )
+    batch_rows: int = Field(default=64, ge=1, le=4096, description="Rows of a version that are judged together.")
+    batch_seconds: float = Field(default=1.0, gt=0, description="Longest time that rows wait to be judged.")
+    quiet_rows: int = Field(
+        default=2000, ge=1, description="An open incident resolves after so many rows without evidence."
+    )
+
+
+class WebhookSettings(Section):
+    """A plain webhook for pages."""
+
+    url: str | None = Field(default=None, description="Where pages are posted.")
+    timeout_seconds: float = Field(default=10.0, gt=0, description="How long one attempt may take.")
+
+
+class PageSettings(Section):
+    """How a human is reached."""
+
+    console_url: str | None = Field(
+        default=None, description="Base of the links in a page; the control port by default."
+    )
+    webhook: WebhookSettings = WebhookSettings()
+
+
+class Settings(Section):
+    """All settings of a gateway."""
+
+    server: ServerSettings = ServerSettings()
+    log: LogSettings = LogSettings()
+    monitor: MonitorSettings = MonitorSettings()
+    page: PageSettings = PageSettings()
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the ports."""
+        if self.server.host == "localhost":
+            return True
+        try:
+            return ip_address(self.server.host).is_loopback
+        except ValueError:
+            return False
+
+
+def load_settings(
+    file: Path | None, variables: Mapping[str, str], flags: Mapping[str, Any]
+) -> tuple[Settings, dict[str, str]]:
+    """Put the settings together and say where each given one comes from.
+
+    `flags` are dotted names with their values (None is not given). Returns the settings and the origin of every key
+    that is not at its default.
+
+    Raises:
+        SettingsError: naming the key, its origin, its value and what was expected.
+    """
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    if file is not None:
+        for key, value in _flatten(_read(file)).items():
+            _put(merged, key, value)
+            origins[key] = str(file)
+    for name, text in variables.items():
+        if name.startswith(PREFIX) and name not in NOT_SETTINGS and "__" in name:
+            key = name.removeprefix(PREFIX).lower().replace("__", ".")
+            _put(merged, key, text)
+            origins[key] = name
+    for key, value in flags.items():
+        if value is not None:
+            _put(merged, key, value)
+            origins[key] = f"--{key.rpartition('.')[2].replace('_', '-')}"
+    try:
+        return Settings.model_validate(merged), origins
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        origin = next((where for known, where in origins.items() if known.startswith(key)), "settings")
+        if first["type"] == "extra_forbidden":
+            close = get_close_matches(key, known_keys(), 1, 0.5)
+            hint = f"did you mean {close[0]}?" if close else "`snowgate config show` lists all"
+            raise SettingsError(f"{origin}: unknown setting {key}; {hint}") from None
+        raise SettingsError(f"{origin}: {key} = {first['input']!r}: {first['msg']}") from None
+
+
+def find_file(home: Path) -> Path | None:
+    """Return the settings file: the one here, else the one in the home folder."""
+    for candidate in (Path(FILE), home / FILE):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def known_keys(section: type[BaseModel] = Settings, before: str = "") -> list[str]:
+    """List the dotted names of all settings."""
+    keys = []
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys += known_keys(kind, f"{before}{name}.")
+        else:
+            keys.append(before + name)
+    return keys
+
+
+def read_environment() -> dict[str, str]:
+    """Return the variables that settings may come from."""
+    return {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{file}: {error}") from error
+
+
+def _flatten(document: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in document.items():
+        flat |= _flatten(value, f"{before}{name}.") if isinstance(value, Mapping) else {before + name: value}
+    return flat
+
+
+def _put(merged: dict[str, Any], key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    place = merged
+    for section in sections:
+        place = place.setdefault(section, {})
+    place[name] = value

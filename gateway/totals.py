@@ -1,0 +1,47 @@
+"""What all workers have counted together, the dead ones included.
+
+A worker sends a copy of its metrics once a second. When it dies its last copy is kept in the sum, so that a counter
+never goes back because a process did.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from prometheus_client import Metric
+
+Samples = dict[tuple[str, str, tuple[tuple[str, str], ...]], float]
+
+
+class Totals:
+    """Adds up the metrics of workers."""
+
+    def __init__(self) -> None:
+        self._alive: dict[str, Samples] = {}
+        self._dead: Samples = {}
+        self._described: dict[str, tuple[str, str]] = {}
+
+    def update(self, worker: str, families: list[list[Any]]) -> None:
+        """Take a worker's newest copy: `[name, type, documentation, [[sample, labels, value], …]]` each."""
+        samples: Samples = {}
+        for name, kind, documentation, found in families:
+            self._described[name] = (kind, documentation)
+            for sample, labels, value in found:
+                if not sample.endswith("_created"):
+                    samples[name, sample, tuple(sorted(labels.items()))] = value
+        self._alive[worker] = samples
+
+    def ended(self, worker: str) -> None:
+        """Keep a dead worker's last copy."""
+        for key, value in self._alive.pop(worker, {}).items():
+            self._dead[key] = self._dead.get(key, 0.0) + value
+
+    def families(self) -> Iterable[Metric]:
+        """Return the sums, as Prometheus metric families."""
+        total = dict(self._dead)
+        for samples in self._alive.values():
+            for key, value in samples.items():
+                total[key] = total.get(key, 0.0) + value
+        families = {name: Metric(name, text, kind) for name, (kind, text) in self._described.items()}
+        for (name, sample, labels), value in total.items():
+            families[name].add_sample(sample, dict(labels), value)
+        return families.values()
