@@ -40,6 +40,10 @@ def deployment_json(
         actual = {"rollout": body["rollout"], "revision": route.revision, "time": body.get("time")}
         actual |= {"variants": body["variants"], "previous": body.get("previous", [])}
     phase, message, settled = _stands(desired, status)
+    rejected_digests = {one["digest"] for one in rejected}
+    if desired is not None and desired["digest"] in rejected_digests and phase in ("Paused", "Healthy"):
+        message = f"version {desired['version']} was rejected; control has not taken it off the route yet"
+        phase, settled = "Progressing", False
     return {
         "model": model,
         "environment": environment,

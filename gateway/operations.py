@@ -186,8 +186,11 @@ class Operations:
             Change(_rejection_key(environment, desired["digest"]), rejection),
             audit(actor, "abort", model, reason, rejection),
         )
-        effect = f"version {desired['version']} is rejected in {environment}; control gives its share back to the stable"
-        return self.rollout(model, environment) | {"effect": f"{effect} version and moves the ref back"}
+        effect = (
+            f"version {desired['version']} is rejected in {environment}; control gives its share back to the stable "
+            "version and moves the ref back"
+        )
+        return self.rollout(model, environment) | {"effect": effect}
 
     def prediction(self, id: str, *, chain_wanted: bool = False) -> dict[str, Any]:
         """Return one prediction, with its `provenance` when the chain is wanted. Raises OperationError (404, 422)."""
@@ -288,7 +291,9 @@ class Operations:
         ref = self.refs.get(_environment_ref(environment, model))
         desired = deployment["desired"]
         if ref is None or desired is None or desired["canary"] is None or deployment["phase"] == "Aborted":
-            raise OperationError(f"{model} has no canary in {environment}: nothing to {verb}; {deployment['message']}", 409)
+            raise OperationError(
+                f"{model} has no canary in {environment}: nothing to {verb}; {deployment['message']}", 409
+            )
         return deployment, ref
 
     def _move(

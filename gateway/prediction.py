@@ -154,7 +154,7 @@ def _intact(bundle: Bundle) -> dict[str, Any]:
 
 
 def _looked_at(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what became of a file of training data: `here`, `altered`, `missing`, or `elsewhere` when not a file's URL."""
+    """Say what became of a file of training data: `here`, `altered`, `missing`, or `elsewhere` (no file)."""
     url = urlsplit(data.get("path") or "")
     if url.scheme != "file":
         return {"bytes": "elsewhere"}
@@ -167,7 +167,7 @@ def _looked_at(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _deployed(record: Record, refs: GitRefs) -> list[dict[str, Any]]:
-    """Tell who moved an environment's ref to this bundle, newest first; `before_prediction` tells which could matter."""
+    """Tell who moved an environment's ref to this bundle, newest first."""
     found = []
     for ref in refs.list("refs/environments/"):
         if ref.name.rpartition("/")[2] == record.model:
