@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from river.base import DriftAndWarningDetector
 
-from monitors.detectors.categorical import OTHER, CategoricalEDetector, Explanation, Integers, Vector
+from monitors.detectors.categorical import OTHER, CategoricalEDetector, Explanation, Integers
 
 
 class BinnedEDetector(DriftAndWarningDetector):
@@ -49,8 +49,6 @@ class BinnedEDetector(DriftAndWarningDetector):
         self.edges = edges
         self.counts = counts
         self.invalid = invalid
-        self.limit = limit
-        self.warning_limit = warning_limit
         self.tolerance = tolerance
         self.confidence = confidence
         self.minimum = minimum
@@ -68,6 +66,24 @@ class BinnedEDetector(DriftAndWarningDetector):
         )
 
     @property
+    def limit(self) -> float:
+        """Evidence at which `drift_detected` becomes true."""
+        return self._bins.limit
+
+    @limit.setter
+    def limit(self, limit: float) -> None:
+        self._bins.limit = limit
+
+    @property
+    def warning_limit(self) -> float:
+        """Evidence at which `warning_detected` becomes true."""
+        return self._bins.warning_limit
+
+    @warning_limit.setter
+    def warning_limit(self, limit: float) -> None:
+        self._bins.warning_limit = limit
+
+    @property
     def rows(self) -> int:
         """Rows since the (re)start."""
         return self._bins.rows
@@ -83,13 +99,11 @@ class BinnedEDetector(DriftAndWarningDetector):
         codes[~np.isfinite(values)] = len(self._edges) + 1
         return codes
 
-    def update(self, x: int | float) -> None:
+    def update(self, x: float) -> None:
         """One prediction that is its own unit, with one credit: the limit is then counted in predictions."""
         self.update_batch(np.array([float(x)]), np.zeros(1, dtype=np.int64), credit=1.0, time=float(self.rows))
 
-    def update_batch(
-        self, values: npt.NDArray[np.float64], units: Integers, credit: float, time: float
-    ) -> None:
+    def update_batch(self, values: npt.NDArray[np.float64], units: Integers, credit: float, time: float) -> None:
         """Take a batch: values and units [rows], see `CategoricalEDetector.update_batch`."""
         codes = self.encode(values)
         finite = values[codes <= len(self._edges)]

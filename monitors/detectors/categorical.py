@@ -57,9 +57,7 @@ class Explanation:
     extra: Vector
 
 
-def band(
-    counts: Vector, confidence: float, tolerance: float
-) -> tuple[Vector, Vector]:
+def band(counts: Vector, confidence: float, tolerance: float) -> tuple[Vector, Vector]:
     """Lower and upper edge of each category's share, given the reference's counts.
 
     Clopper-Pearson at level 1 - (1 - confidence) / categories (Bonferroni: the band holds for all at once), then
@@ -157,7 +155,7 @@ class CategoricalEDetector(DriftAndWarningDetector):
         other = self._code[OTHER]
         return np.array([self._code.get(value, other) for value in values], dtype=np.int64)
 
-    def update(self, x: int | float | str) -> None:
+    def update(self, x: float | str) -> None:
         """One prediction that is its own unit, with one credit: the limit is then counted in predictions."""
         self.update_batch(self.encode([str(x)]), np.zeros(1, dtype=np.int64), credit=1.0, time=float(self.rows))
 
@@ -173,9 +171,7 @@ class CategoricalEDetector(DriftAndWarningDetector):
             self._reset()
         counts = np.bincount(codes, minlength=len(self.categories)).astype(np.float64)
         log_factors = self._log_factors(codes, units, counts)
-        self._wealth = np.minimum(
-            np.exp(np.minimum(log_factors, EXPONENT_MAX)) * (self._wealth + credit), EVIDENCE_MAX
-        )
+        self._wealth = np.minimum(np.exp(np.minimum(log_factors, EXPONENT_MAX)) * (self._wealth + credit), EVIDENCE_MAX)
         totals = counts if extra is None else np.concatenate([counts, extra])
         if self._excursions is None:
             self._excursions = Excursions(len(self._log_ratio), len(totals))

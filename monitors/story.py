@@ -1,0 +1,106 @@
+"""An incident's story: how shifts become one, grow it, and what the numbers hint at. Pure: no clock, no store."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from monitors.incidents import moved
+from monitors.pages import rfc3339
+from monitors.streams import Shift
+
+Body = dict[str, Any]
+
+
+def opened(model: str, bundle: str, environment: str, shifts: Sequence[Shift]) -> Body:
+    """Return a new incident for shifts of one model; `open` when one of them pages, else `suspected`."""
+    first = min(shifts, key=lambda one: (one.tier != "page", one.onset))
+    time = rfc3339(max(one.time for one in shifts))
+    # Named by record time, so that a monitor that died and reads the log again finds the same incident.
+    name = f"{model}-{time[:19].replace('-', '').replace(':', '').replace('T', '-')}"
+    state = "open" if any(one.tier == "page" for one in shifts) else "suspected"
+    body: Body = {
+        "id": name,
+        "dedup_key": f"snowgate/{environment}/{name}",
+        "model": model,
+        "version": first.version,
+        "versions": [],
+        "bundle": bundle,
+        "state": state,
+        "onset": rfc3339(first.onset),
+        "opened": time,
+        "updated": time,
+        "signals": [],
+        "summary": "",
+        "evidence": {},
+        "rows_since_onset": 0,
+        "likely": None,
+        "likely_because": "",
+        "decision": None,
+        "history": [{"time": time, "state": state, "actor": "monitor", "reason": first.sentence}],
+    }
+    return grown(body, shifts)
+
+
+def grown(body: Body, shifts: Iterable[Shift]) -> Body:
+    """Return an incident with more evidence: each version's signal is in it once, with its newest numbers."""
+    signals = {(one["version"], one["name"]): one for one in body["signals"]}
+    newest = body["updated"]
+    for shift in shifts:
+        key = (shift.version, shift.signal)
+        known = signals.get(key)
+        tier = "page" if known is not None and known["tier"] == "page" else shift.tier
+        signals[key] = {
+            "name": shift.signal,
+            "version": shift.version,
+            "observed": shift.observed,
+            "expected": shift.expected,
+            "detector": shift.detector,
+            "tier": tier,
+            "evidence": min(shift.evidence, 1e300),
+            "limit": shift.limit,
+            "onset": rfc3339(shift.onset),
+            "since_rows": shift.rows,
+            "sentence": shift.sentence,
+        }
+        newest = max(newest, rfc3339(shift.time))
+    ordered = sorted(signals.values(), key=lambda one: (one["tier"] != "page", one["onset"]))
+    paging = [one for one in ordered if one["tier"] == "page"]
+    leading = (paging or ordered)[0]
+    versions = sorted({one["version"] for one in (paging or ordered)})
+    rows = max(one["since_rows"] for one in (paging or ordered))
+    since = leading["onset"][11:19]
+    return body | {
+        "signals": ordered,
+        "versions": versions,
+        "updated": newest,
+        "rows_since_onset": rows,
+        "summary": f"{body['model']} version {leading['version']}: {leading['sentence']} (since {since} UTC, {rows} rows)",
+        "evidence": {
+            "value": leading["evidence"],
+            "limit": leading["limit"],
+            "unit": "seconds",
+            "meaning": "one false page is expected in that many seconds for this signal of this version",
+        },
+    }
+
+
+def promoted(body: Body, shifts: Sequence[Shift]) -> Body:
+    """A suspicion became a page: the version that pages is the incident's."""
+    first = min((one for one in shifts if one.tier == "page"), key=lambda one: one.onset)
+    time = rfc3339(first.time)
+    changed = moved(grown(body, shifts), "open", actor="monitor", reason=first.sentence, time=time)
+    return changed | {"version": first.version, "onset": rfc3339(first.onset)}
+
+
+def hinted(body: Body, *, versions_watched: int, inputs_moved: bool) -> Body:
+    """Add what a machine can say about the cause; it never decides."""
+    shifted = len(body["versions"])
+    everywhere = versions_watched > 1 and shifted == versions_watched
+    if inputs_moved:
+        likely, because = "world", "the inputs have moved as well"
+    elif versions_watched > 1 and not everywhere:
+        likely, because = "model", f"the inputs are quiet, and {shifted} of {versions_watched} versions shifted"
+    elif everywhere:
+        likely, because = "world", f"all {versions_watched} versions shifted together"
+    else:
+        likely, because = None, "the inputs are quiet, and there is only one version to compare"
+    return body | {"likely": likely, "likely_because": because}
