@@ -58,8 +58,11 @@ def moved(body: Body, event: str, *, actor: str, reason: str, time: str) -> Body
 class Incidents:
     """What people do with incidents, on any store of live state."""
 
-    def __init__(self, state: State) -> None:
+    refusal = IncidentError
+
+    def __init__(self, state: State, now: Callable[[], str]) -> None:
         self._state = state
+        self._now = now
 
     def get(self, incident_id: str) -> Body:
         """Return an incident. Raises IncidentError."""
@@ -69,11 +72,12 @@ class Incidents:
             raise IncidentError(msg)
         return document.body
 
-    def acknowledge(self, incident_id: str, *, actor: str, reason: str, time: str) -> Body:
+    def acknowledge(self, incident_id: str, actor: str, reason: str) -> Body:
         """Say that somebody is looking at it. Raises IncidentError."""
+        time = self._now()
         return self._change(incident_id, lambda body: moved(body, "acknowledge", actor=actor, reason=reason, time=time))
 
-    def decide(self, incident_id: str, verdict: str, *, actor: str, reason: str, time: str) -> Body:
+    def decide(self, incident_id: str, verdict: str, actor: str, reason: str) -> Body:
         """Decide about it. Raises IncidentError."""
         if verdict not in VERDICTS:
             msg = f"verdict {verdict!r}: expected one of {', '.join(VERDICTS)}"
@@ -81,6 +85,7 @@ class Incidents:
         if not reason.strip():
             msg = "reason: empty; say in a sentence why, others will read it: --reason '…'"
             raise IncidentError(msg)
+        time = self._now()
         decision = {"verdict": verdict, "reason": reason, "actor": actor, "time": time}
 
         def change(body: Body) -> Body:

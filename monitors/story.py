@@ -67,13 +67,14 @@ def grown(body: Body, shifts: Iterable[Shift]) -> Body:
     leading = (paging or ordered)[0]
     versions = sorted({one["version"] for one in (paging or ordered)})
     rows = max(one["since_rows"] for one in (paging or ordered))
-    since = leading["onset"][11:19]
+    where = f"{body['model']} version {leading['version']}"
+    since = f"since {leading['onset'][11:19]} UTC, {rows} rows"
     return body | {
         "signals": ordered,
         "versions": versions,
         "updated": newest,
         "rows_since_onset": rows,
-        "summary": f"{body['model']} version {leading['version']}: {leading['sentence']} (since {since} UTC, {rows} rows)",
+        "summary": f"{where}: {leading['sentence']} ({since})",
         "evidence": {
             "value": leading["evidence"],
             "limit": leading["limit"],
@@ -83,12 +84,12 @@ def grown(body: Body, shifts: Iterable[Shift]) -> Body:
     }
 
 
-def promoted(body: Body, shifts: Sequence[Shift]) -> Body:
+def promoted(body: Body, shifts: Sequence[Shift], bundle: str) -> Body:
     """A suspicion became a page: the version that pages is the incident's."""
     first = min((one for one in shifts if one.tier == "page"), key=lambda one: one.onset)
     time = rfc3339(first.time)
     changed = moved(grown(body, shifts), "open", actor="monitor", reason=first.sentence, time=time)
-    return changed | {"version": first.version, "onset": rfc3339(first.onset)}
+    return changed | {"version": first.version, "bundle": bundle, "onset": rfc3339(first.onset)}
 
 
 def hinted(body: Body, *, versions_watched: int, inputs_moved: bool) -> Body:

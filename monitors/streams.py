@@ -80,14 +80,21 @@ class SignalWatch:
         self.expected = expected
         self.tier = "ticket" if share is None else "page"
         self.share = share if share is not None else 0.1
-        self.adwin = ADWIN() if expected.kind == "scalar" else None
-        bound = {"tolerance": watching.tolerance, "confidence": watching.confidence}
+        self.adwin = ADWIN() if expected.kind == "scalar" else None  # type: ignore[no-untyped-call]
         self.detector: CategoricalEDetector | BinnedEDetector
         if expected.kind == "categorical":
-            self.detector = CategoricalEDetector(expected.counts, **bound)
+            self.detector = CategoricalEDetector(
+                expected.counts, tolerance=watching.tolerance, confidence=watching.confidence
+            )
         else:
             counts = [expected.counts.get(str(number), 0) for number in range(len(expected.edges) + 1)]
-            self.detector = BinnedEDetector(expected.edges, counts, expected.counts.get(INVALID, 0), **bound)
+            self.detector = BinnedEDetector(
+                expected.edges,
+                counts,
+                expected.counts.get(INVALID, 0),
+                tolerance=watching.tolerance,
+                confidence=watching.confidence,
+            )
 
     def set_limit(self, seconds: float, streams: int) -> None:
         """Divide the promise: this signal's share of one of `streams` versions."""
@@ -118,7 +125,7 @@ class SignalWatch:
         # ADWIN's bound is for values in [0, 1]: six standard deviations of the baseline are that range here.
         middle, spread = self.expected.mean or 0.0, self.expected.std or 1.0
         for scaled in np.clip((numbers[np.isfinite(numbers)] - middle) / (6 * spread) + 0.5, 0, 1).tolist():
-            self.adwin.update(scaled)
+            self.adwin.update(scaled)  # type: ignore[no-untyped-call]
             changed |= bool(self.adwin.drift_detected)
         return changed
 
@@ -133,21 +140,20 @@ class SignalWatch:
         else:
             observed, expected = self.detector.observed_mean(), self.expected.mean
             sentence = f"{self.name} is {_number(observed)} on average, expected {_number(expected)}"
-        evidence, limit = self.detector.evidence, self.detector.limit
         name = "categorical" if self.expected.kind == "categorical" else "binned"
         return Shift(
-            version,
-            self.name,
-            self.tier,
-            name,
-            evidence,
-            limit,
-            time,
-            found.onset,
-            found.rows,
-            observed,
-            expected,
-            sentence,
+            version=version,
+            signal=self.name,
+            tier=self.tier,
+            detector=name,
+            evidence=self.detector.evidence,
+            limit=self.detector.limit,
+            time=time,
+            onset=found.onset,
+            rows=found.rows,
+            observed=observed,
+            expected=expected,
+            sentence=sentence,
         )
 
 
@@ -224,7 +230,7 @@ class Stream:
 
     def _remember(self, watch: SignalWatch, values: list[Any]) -> None:
         kept = self.recent_values.setdefault(watch.name, deque(maxlen=WINDOW_ROWS))
-        kept.extend(values)
+        kept.extend(math.nan if one is None else one for one in values)
 
     def status(self) -> dict[str, Any]:
         """Return what the console shows: the last thousand rows against the baseline."""
@@ -236,7 +242,7 @@ class Stream:
                 expected: Any = {name: count / rows for name, count in watch.expected.counts.items()}
                 observed: Any = _shares([str(one) for one in recent], expected)
             else:
-                finite = [one for one in recent if one is not None and math.isfinite(one)]
+                finite = [one for one in recent if math.isfinite(one)]
                 observed, expected = (sum(finite) / len(finite) if finite else None), watch.expected.mean
             signals.append(
                 {

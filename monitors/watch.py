@@ -130,7 +130,7 @@ class Monitor:
             records, self._cursor = self._reader.read(self._cursor, READ_RECORDS)
         except LogCorrupt as damage:
             self._damage = str(damage)
-            log.error("%s; going on behind it", damage)
+            log.warning("%s; going on behind it", damage)
             self._cursor = self._reader.skip(self._cursor, damage)
             return []
         return records
@@ -144,7 +144,7 @@ class Monitor:
             baseline = baselines.baseline_of(self._state, self._home, model, version, bundle)
         except (BundleError, KeyError, ValueError) as error:
             self._unreadable[key] = str(error)
-            log.error("%s version %s can't be watched: %s", model, version, error)
+            log.warning("%s version %s can't be watched: %s", model, version, error)
             return None
         stream = self._streams[key] = Stream(model, version, bundle, baseline, self._settings.watching)
         saved = self._saved.pop(f"{model}/{version}", None)
@@ -174,7 +174,7 @@ class Monitor:
         if shifts:
             if strong or active["state"] == "suspected":
                 self._evidence_rows[active["id"]] = stream.rows
-            self._grow(active["id"], shifts)
+            self._grow(stream, active["id"], shifts)
             return
         quiet_for = stream.rows - self._evidence_rows.get(active["id"], stream.rows)
         enough = max(self._settings.watching.quiet_rows, QUIET_FACTOR * active["rows_since_onset"])
@@ -186,12 +186,12 @@ class Monitor:
         """A lone second opinion of ADWIN, with no evidence against the baseline, is not worth a suspicion."""
         return all(one.detector == "adwin" and one.evidence < 1.0 for one in shifts)
 
-    def _grow(self, incident_id: str, shifts: list[Shift]) -> None:
+    def _grow(self, stream: Stream, incident_id: str, shifts: list[Shift]) -> None:
         strong = any(one.tier == "page" for one in shifts)
 
         def change(body: Body) -> Body:
             if body["state"] == "suspected" and strong:
-                return self._hinted(story.promoted(body, shifts))
+                return self._hinted(story.promoted(body, shifts, stream.bundle))
             return self._hinted(story.grown(body, shifts))
 
         before, after = self._change_incident(incident_id, change)
@@ -272,9 +272,7 @@ class Monitor:
             found = baselines.since(self._reader, stream.model, stream.version, onset, source)
             if found.rows < baselines.ROWS_MIN:
                 if stream.version == body["version"]:
-                    log.info(
-                        "%s: %d rows since the onset, %d make a baseline", body["id"], found.rows, baselines.ROWS_MIN
-                    )
+                    log.info("%s: %d rows since the onset, too few for a baseline", body["id"], found.rows)
                     return
                 continue
             fresh[stream.version] = found
@@ -289,10 +287,10 @@ class Monitor:
                     reason=decision["reason"],
                 )
             )
-        rows = ", ".join(f"version {version}: {found.rows} rows" for version, found in fresh.items())
+        said = ", ".join(f"version {version}: {found.rows} rows" for version, found in fresh.items())
         for version, found in fresh.items():
             self._streams[body["model"], version].restart(found)
-        self._resolve(body["id"], "effect", f"new baseline from the data since the onset ({rows})", *changes)
+        self._resolve(body["id"], "effect", f"new baseline from the data since the onset ({said})", *changes)
 
     def _await_rollback(self, body: Body) -> None:
         """The model is broken: control rejects it and takes it out of the route; then the incident is over."""

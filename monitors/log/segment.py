@@ -26,7 +26,7 @@ FRAME = struct.Struct("<4sIIIQQQ32s")
 RECORD = struct.Struct("<II32s")
 SALT_BYTES = 16
 FRAME_BYTES_MAX = 1 << 30
-"""A longer claim is damage: a batch ends at 64 MiB (`writer.BATCH_BYTES_MAX`) or with one record, and a body's limit."""
+"""A longer claim is damage: a batch ends at 64 MiB (`writer.BATCH_BYTES_MAX`) or with one record."""
 WRITTEN, CLOSED = 0, 1
 NO_DIGEST = bytes(32)
 

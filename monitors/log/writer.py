@@ -123,7 +123,7 @@ class SegmentWriter:
         tokens = [token for _record, token in batch]
         try:
             self._commit(batch)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # The top of the thread's loop: whatever it is, these answers must not leave, and the thread must live on.
             # Never write to this file again: what its pages hold after a failure is anybody's guess. The next batch
             # opens a new one, and a reader goes on from this one's mark to that.
