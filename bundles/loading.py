@@ -1,4 +1,4 @@
-"""Loading: nothing of a bundle runs, or is even parsed by a framework, before its signature and every byte are checked."""
+"""Loading: nothing of a bundle runs, or is parsed by a framework, before its signature and every byte are checked."""
 
 from pathlib import Path
 

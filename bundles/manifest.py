@@ -6,8 +6,8 @@ file inside the bundle is the layer's annotation `org.cncf.model.filepath`. The 
 **their sha256 is the identity of the bundle**: it covers the digest, the size and the path of every file.
 
 Paths come from outside as soon as a bundle does, and end as file names on the serving machine. A path that is
-absolute, climbs (`..`), hides a second meaning (`a//b`, `./a`, backslashes, control characters) or collides with another
-one is refused here, at the only door.
+absolute, climbs (`..`), hides a second meaning (`a//b`, `./a`, backslashes, control characters) or collides with
+another one is refused here, at the only door.
 """
 
 from __future__ import annotations

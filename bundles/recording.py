@@ -261,8 +261,11 @@ def _write_tree(top: Path, output: Path) -> str:
     with tempfile.TemporaryDirectory(prefix="snowgate-") as folder:
         variables = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
         inside = output.resolve().is_relative_to(top) and output.resolve() != top
-        leave_out = [f":(exclude){output.resolve().relative_to(top)}"] if inside else []
-        _git_bytes(top, "add", "--all", "--", ".", *leave_out, variables=variables)
+        _git_bytes(top, "add", "--all", "--", ".", variables=variables)
+        if inside:
+            # What the run makes is no part of what ran; leaving it out of `add` fails where git ignores it anyway.
+            made = str(output.resolve().relative_to(top))
+            _git_bytes(top, "rm", "-r", "--quiet", "--cached", "--ignore-unmatch", "--", made, variables=variables)
         return _git_bytes(top, "write-tree", variables=variables).decode().strip()
 
 

@@ -62,9 +62,7 @@ class Keys:
     def trusted(self) -> list[SSlibKey]:
         """Return the public keys whose signatures count here: the home's own, and those in `trusted/`."""
         keys = [self.signer().public_key]
-        for path in sorted((self._path / "trusted").glob("*.pub")):
-            keys.append(_public(path))
-        return keys
+        return [*keys, *map(_public, sorted((self._path / "trusted").glob("*.pub")))]
 
     def trust(self, path: Path) -> str:
         """Trust a public key (a PEM file) from now on, and return its id. Raises BundleError."""

@@ -1,7 +1,7 @@
 """The one place where everything is put together: a gateway, from its settings to its last file closed.
 
-`run_gateway` is one straight line on purpose: nearly every step needs what an earlier one made, and teardown is the same
-line read backwards.
+`run_gateway` is one straight line on purpose: nearly every step needs what an earlier one made, and teardown is the
+same line read backwards.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ import uvicorn
 
 from bundles.home import Home
 from gateway.admin import create_app
+from gateway.audit import now
 from gateway.control import Control, key_digests
 from gateway.operations import Operations
 from gateway.settings import Settings, SettingsError
@@ -64,7 +65,7 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
         addresses = Addresses(_url(data), _url(admin))
         async with AsyncExitStack() as processes:
             control = Control(home, state, settings, data)
-            operations = Operations(home, state, Incidents(state), settings.server.environment)
+            operations = Operations(home, state, Incidents(state, now))
             server = _admin_server(operations, control, settings)
             ending = asyncio.Event()
             for number in (signal.SIGTERM, signal.SIGINT):

@@ -75,7 +75,7 @@ class LazyGroup(click.Group):
 @click.command(cls=LazyGroup, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show tracebacks and debug messages.")
 @click.version_option(package_name="snowgate")
-def cli(debug: bool) -> None:
+def cli(*, debug: bool) -> None:
     """Snowgate: a model serving gateway that knows when it starts snowing."""
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 

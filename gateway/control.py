@@ -13,7 +13,6 @@ import socket
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
@@ -23,6 +22,7 @@ from prometheus_client import Metric
 from bundles.errors import RefConflict
 from bundles.home import Home
 from bundles.refs import Ref
+from gateway.audit import audit, now
 from gateway.channel import Channel
 from gateway.children import Child
 from gateway.reconcile import Actual, Bundle, Decision, Desired, decide
@@ -223,7 +223,8 @@ class Control:
                     "incident": one.body["id"],
                     "time": now(),
                 }
-                self.state.commit(Change(key, rejection, 0), audit(decision["actor"], "reject", rejection))
+                entry = audit(decision["actor"], "reject", one.body["model"], decision["reason"], rejection)
+                self.state.commit(Change(key, rejection, 0), entry)
 
     def _route(self, model: str, decision: Decision) -> dict[str, Any]:
         route = decision.route
@@ -258,7 +259,7 @@ class Control:
         if document is None or decision.route != actual:
             route = self._route(model, decision) | {"reason": decision.message, "time": now()}
             changes.append(Change(f"routes/{model}", route, 0 if document is None else document.revision))
-            changes.append(audit("control", "route", route))
+            changes.append(audit("control", "route", model, decision.message, route))
             return self.state.commit(*changes)
         if changes:
             self.state.commit(*changes)
@@ -327,20 +328,6 @@ class Control:
             # Control without its loop would look alive and do nothing: better to end, and be started again.
             log.critical("control failed", exc_info=task.exception())
             os._exit(1)
-
-
-def audit(actor: str, action: str, details: dict[str, Any]) -> Change:
-    """Return the change that writes one entry of the audit log."""
-    moment = datetime.now(UTC)
-    key = f"audit/{int(moment.timestamp() * 1e9):020d}-{secrets.token_hex(4)}"
-    subject = details.get("model", "")
-    entry = {"time": now(), "actor": actor, "action": action, "subject": subject, "details": details}
-    return Change(key, entry | {"reason": details.get("reason", "")}, 0)
-
-
-def now() -> str:
-    """Return this moment as RFC 3339 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def unit_key(home: Home) -> str:

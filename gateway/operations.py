@@ -269,6 +269,19 @@ class Operations:
         except BundleError as error:
             raise OperationError(str(error), 422) from error
 
+    def monitors(self) -> list[dict[str, Any]]:
+        """Return every watched signal of every version: how far its evidence is from its limit."""
+        status = self._state.get("monitor/status")
+        if status is None:
+            return []
+        return [
+            {"model": stream["model"], "version": stream["version"], "signal": signal["name"]}
+            | {key: signal[key] for key in ("tier", "detector", "state", "evidence", "limit")}
+            | {"lag_s": status.body["lag_seconds"]}
+            for stream in status.body["streams"]
+            for signal in stream["signals"]
+        ]
+
     def overview(self, traffic: Traffic | None = None) -> dict[str, Any]:
         """Return all that the console shows; without `traffic`, rates are null."""
         deployed = {ref.name.split("/")[3]: ref.name.split("/")[2] for ref in self.refs.list("refs/environments/")}

@@ -58,7 +58,7 @@ def moved(body: Body, event: str, *, actor: str, reason: str, time: str) -> Body
 class Incidents:
     """What people do with incidents, on any store of live state."""
 
-    refusal = IncidentError
+    refusal: type[Exception] = IncidentError
 
     def __init__(self, state: State, now: Callable[[], str]) -> None:
         self._state = state

@@ -48,6 +48,7 @@ def grown(body: Body, shifts: Iterable[Shift]) -> Body:
         key = (shift.version, shift.signal)
         known = signals.get(key)
         tier = "page" if known is not None and known["tier"] == "page" else shift.tier
+        onset = rfc3339(shift.onset)
         signals[key] = {
             "name": shift.signal,
             "version": shift.version,
@@ -57,14 +58,16 @@ def grown(body: Body, shifts: Iterable[Shift]) -> Body:
             "tier": tier,
             "evidence": min(shift.evidence, 1e300),
             "limit": shift.limit,
-            "onset": rfc3339(shift.onset),
+            # A detector that fired begins anew, and finds a later onset: the first one is the one.
+            "onset": onset if known is None else min(onset, known["onset"]),
             "since_rows": shift.rows,
             "sentence": shift.sentence,
         }
         newest = max(newest, rfc3339(shift.time))
     ordered = sorted(signals.values(), key=lambda one: (one["tier"] != "page", one["onset"]))
     paging = [one for one in ordered if one["tier"] == "page"]
-    leading = (paging or ordered)[0]
+    own = [one for one in (paging or ordered) if one["version"] == body["version"]]
+    leading = (own or paging or ordered)[0]
     versions = sorted({one["version"] for one in (paging or ordered)})
     rows = max(one["since_rows"] for one in (paging or ordered))
     where = f"{body['model']} version {leading['version']}"

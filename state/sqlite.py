@@ -34,8 +34,9 @@ class SqliteState:
         self._connection.set_busy_timeout(BUSY_MILLISECONDS)
         self._connection.execute("pragma journal_mode = wal")
         self._connection.execute("pragma synchronous = full")
-        with self._connection:
-            self._connection.execute(SCHEMA)
+        # Immediate: several processes open a new home at once, and a transaction that begins with a read and then
+        # finds another's write is refused without waiting.
+        self._connection.execute("begin immediate;" + SCHEMA + "commit")
 
     def get(self, key: str) -> Document | None:
         """Return the document, or None."""
@@ -61,10 +62,12 @@ class SqliteState:
             self._connection.execute("begin immediate")
             try:
                 revision = self._apply(changes, bodies)
+                self._connection.execute("commit")
             except BaseException:
-                self._connection.execute("rollback")
+                # A full disk makes SQLite roll back by itself.
+                if self._connection.in_transaction:
+                    self._connection.execute("rollback")
                 raise
-            self._connection.execute("commit")
         return revision
 
     def _apply(self, changes: tuple[Change, ...], bodies: Sequence[bytes | None]) -> int:

@@ -9,7 +9,8 @@ if __name__ == "__main__":
     _spec = importlib.util.spec_from_file_location(
         "snowgate_runner", _here / "__init__.py", submodule_search_locations=[str(_here)]
     )
-    assert _spec is not None and _spec.loader is not None, f"{_here} is not a package"
+    assert _spec is not None, f"{_here} is not a package"
+    assert _spec.loader is not None, f"{_here} has no loader"
     _package = importlib.util.module_from_spec(_spec)
     sys.modules["snowgate_runner"] = _package
     _spec.loader.exec_module(_package)

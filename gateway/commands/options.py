@@ -1,8 +1,19 @@
-"""Options that every command has, said once."""
+"""Options that commands share, and what they open, said once."""
 
+import getpass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
+
+from bundles.home import Home
+from gateway.audit import now
+from gateway.operations import OperationError, Operations
+from gateway.remote import RemoteOperations
+from monitors.incidents import Incidents
+from state.sqlite import SqliteState
 
 home_option = click.option(
     "--home",
@@ -14,7 +25,10 @@ home_option = click.option(
     help="The home folder.",
 )
 server_option = click.option(
-    "--server", envvar="SNOWGATE_SERVER", show_envvar=True, help="Ask a running gateway's control port instead."
+    "--server",
+    envvar="SNOWGATE_SERVER",
+    show_envvar=True,
+    help="Ask a gateway's control port, not a home folder.",
 )
 output_option = click.option(
     "-o",
@@ -24,3 +38,39 @@ output_option = click.option(
     show_default=True,
     help="Form of the result on standard output.",
 )
+environment_option = click.option(
+    "--environment", "--to", default="production", show_default=True, help="The environment."
+)
+reason_option = click.option("--reason", default="", help="Why, in a sentence; it goes into the audit log.")
+
+
+def operator_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --home, --server and --output."""
+    return home_option(server_option(output_option(command)))
+
+
+@contextmanager
+def operations(home: Path, server: str | None) -> Iterator[Operations | RemoteOperations]:
+    """Open a home's files, or the way to a running gateway."""
+    if server is not None:
+        yield RemoteOperations(server)
+        return
+    if not (home / "state.db").exists() and not (home / "refs.git").exists():
+        msg = f"{home} is no home; give one with --home DIR, or make one: snowgate bundle pack, snowgate demo"
+        raise OperationError(msg, 404)
+    opened = Home(home).make()
+    state = SqliteState(opened.state)
+    try:
+        yield Operations(opened, state, Incidents(state, now))
+    finally:
+        state.close()
+
+
+def actor() -> str:
+    """Say who is at the keyboard."""
+    return getpass.getuser()
+
+
+def progress(text: str) -> None:
+    """Say on standard error what is being done."""
+    click.echo(f"  {text}", err=True)

@@ -4,12 +4,16 @@ On disk a record is two msgpack maps: the header, with nothing in it that tells 
 which can be erased. Field names are the field's: the protocol's for tensors, OpenTelemetry's for the assignment.
 """
 
+from copy import copy
 from random import getrandbits
 from typing import Any
 
 import msgspec
 
 Signals = dict[str, list[Any]]
+
+SCHEMA = 1
+"""The meaning of the fields below. It is written with every record (a default would be left out), for old logs."""
 
 
 class Tensor(msgspec.Struct):
@@ -41,7 +45,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     writer's gapless count, given when it is written. `payload` is None where it was not asked for, or was erased.
     """
 
-    schema: int = 1
+    schema: int = msgspec.field(default_factory=lambda: SCHEMA)
     id: str
     seq: int = -1
     kind: str
@@ -72,11 +76,16 @@ _decode_payload = msgspec.msgpack.Decoder(Payload).decode
 
 
 def encode(record: Record) -> tuple[bytes, bytes]:
-    """Encode a record: header and payload apart. The record must belong to the caller alone."""
-    payload, record.payload = record.payload, None
-    header = _encode(record)
-    record.payload = payload
-    return header, b"" if payload is None else _encode(payload)
+    """Encode a record: header and payload apart.
+
+    Raises:
+        TypeError, ValueError, OverflowError, RecursionError: a parameter has no place in msgpack, such as an integer
+            of more than 64 bits.
+    """
+    # A shallow copy, because the one who appended the record may be looking at it.
+    header = copy(record)
+    header.payload = None
+    return _encode(header), b"" if record.payload is None else _encode(record.payload)
 
 
 def decode(header: bytes | memoryview, payload: bytes | memoryview | None) -> Record:

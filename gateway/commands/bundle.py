@@ -1,0 +1,133 @@
+"""`snowgate bundle`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bundles.home import Home
+from bundles.loading import check_trust
+from bundles.packing import pack as pack_bundle
+from gateway.commands.options import home_option, operations, operator_options, output_option, progress
+from gateway.output import facts, show, table
+
+
+@click.group()
+def bundle() -> None:
+    """Pack, list, show, verify and trust bundles."""
+
+
+@bundle.command()
+@home_option
+@output_option
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--model", help="Name of the model.  [default: the one in bundle.toml]")
+@click.option("--parent", multiple=True, help="A bundle that this one was made from, such as signs@1.")
+def pack(home: Path, output: str, directory: Path, model: str | None, parent: tuple[str, ...]) -> None:
+    """Pack a folder with a bundle.toml as the next version of a model, and sign it."""
+    packed = pack_bundle(Home(home), directory, model=model, parents=parent, say=progress)
+    result = {"digest": packed.digest, "model": packed.model, "version": packed.version}
+    show(result, output, name="digest", tell=lambda one: facts(list(one.items())))
+
+
+@bundle.command("list")
+@operator_options
+def list_(home: Path, server: str | None, output: str) -> None:
+    """List the bundles of a home, newest first."""
+    with operations(home, server) as work:
+        found = work.bundles()
+    columns = [
+        ("model", lambda one: one["model"]),
+        ("version", lambda one: one["version"]),
+        ("digest", lambda one: one["digest"][:19]),
+        ("refs", lambda one: one["refs"]),
+        ("created", lambda one: one["created"][:19].replace("T", " ") + " UTC"),
+    ]
+    show(found, output, columns=columns, name="digest")
+
+
+@bundle.command("show")
+@operator_options
+@click.argument("reference")
+def show_(home: Path, server: str | None, output: str, reference: str) -> None:
+    """Show all that is known of a bundle: signs@7, signs@production, or sha256:…"""
+    with operations(home, server) as work:
+        found = work.bundle(reference)
+    show(found, output, name="digest", tell=_tell)
+
+
+@bundle.command()
+@home_option
+@output_option
+@click.argument("reference")
+def verify(home: Path, output: str, reference: str) -> None:
+    """Check every byte and the signature of a bundle; the path of what is wrong is named."""
+    opened = Home(home).make()
+    digest, model, version = opened.refs().resolve(reference)
+    store = opened.store()
+    store.verify(digest)
+    signer = check_trust(store, digest, opened.keys())
+    result = {"digest": digest, "model": model, "version": version, "intact": True, "signed_by": signer}
+    show(result, output, name="digest", tell=lambda one: facts(list(one.items())))
+
+
+@bundle.command()
+@home_option
+@output_option
+@click.argument("key", type=click.Path(path_type=Path, exists=True))
+def trust(home: Path, output: str, key: Path) -> None:
+    """Trust a signer: bundles that carry the signature of this public key (PEM) may run here."""
+    result = {"key": Home(home).make().keys().trust(key), "trusted": True}
+    show(result, output, name="key", tell=lambda one: facts(list(one.items())))
+
+
+def signer(signature: dict[str, Any]) -> str:
+    """Say whose signature it is, and whether it counts here."""
+    return f"{signature['key'][:16]} ({'trusted' if signature['trusted'] else 'NOT TRUSTED'})"
+
+
+def code_words(code: dict[str, Any] | None) -> str | None:
+    """Say which code it was."""
+    if not code:
+        return None
+    return f"tree {code['tree'] or code['archive']}{' (uncommitted changes)' if code['dirty'] else ''}"
+
+
+def _tell(one: dict[str, Any]) -> None:
+    environment = one["environment"]
+    facts(
+        [
+            ("bundle", f"{one['model']}@{one['version']}   {one['digest']}"),
+            ("refs", one["refs"]),
+            ("created", one["created"]),
+            ("by", one["authors"]),
+            ("signed by", [signer(key) for key in one["signatures"]]),
+            ("command", " ".join(one["command"] or []) or "packed from a folder, no training run was recorded"),
+            ("parameters", one["parameters"]),
+            ("seeds", one["seeds"]),
+            ("metrics", one["metrics"]),
+            ("parents", one["parents"]),
+            ("code", code_words(one["code"])),
+            ("environment", f"Python {environment['python']}, {environment['packages']} packages, in env/pylock.toml"),
+            ("loader", f"{one['loader']}   {one['entrypoint']}"),
+            ("baseline", f"{one['baseline']['rows']} rows of the {one['baseline']['source']}"),
+            ("signals", one["baseline"]["signals"]),
+            ("golden", f"{one['golden']['rows']} rows, tolerance {one['golden']['tolerance']['absolute']:g}"),
+            ("size", f"{one['size_bytes']:,} bytes in {len(one['files'])} files"),
+        ]
+    )
+    for side in ("inputs", "outputs"):
+        for tensor in one[side]:
+            meaning = tensor.get("semantic", "")
+            click.echo(f"  {side[:-1]} {tensor['name']}: {tensor['datatype']} {tensor['shape']} {meaning}")
+    if one["data"]:
+        click.echo()
+        table(
+            one["data"],
+            [
+                ("data", lambda row: row["name"]),
+                ("sha256", lambda row: row["sha256"][:19]),
+                ("bytes", lambda row: row["size"]),
+                ("authority", lambda row: row["authority"]),
+            ],
+        )

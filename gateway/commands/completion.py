@@ -1,0 +1,14 @@
+"""`snowgate completion`."""
+
+import click
+from click.shell_completion import get_completion_class
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print the completion script: eval "$(snowgate completion bash)"."""
+    found = get_completion_class(shell)
+    assert found is not None, "click knows the shells that are offered"
+    click.echo(found(ctx.find_root().command, {}, "snowgate", "_SNOWGATE_COMPLETE").source())

@@ -1,0 +1,96 @@
+"""`snowgate prediction`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway.commands.bundle import code_words, signer
+from gateway.commands.options import operations, operator_options
+from gateway.output import facts, show, table
+
+
+@click.group()
+def prediction() -> None:
+    """Look up what was answered, and all that stands behind it."""
+
+
+@prediction.command("show")
+@operator_options
+@click.option("--chain", is_flag=True, help="Walk on to the bundle, the code, the data and the people.")
+@click.argument("id_", metavar="ID")
+def show_(home: Path, server: str | None, output: str, chain: bool, id_: str) -> None:
+    """Show one prediction: what came, what was answered, by which version and why."""
+    with operations(home, server) as work:
+        found = work.prediction(id_, chain_wanted=chain)
+    show(found, output, tell=_tell)
+
+
+def _tell(one: dict[str, Any]) -> None:
+    why = {
+        "split": f"its unit's place in the split (probability {one['probability']})",
+        "default": "the only version in the route",
+        "static": "the client named the version",
+    }
+    facts(
+        [
+            ("prediction", one["id"]),
+            ("time", one["time"]),
+            ("outcome", f"{one['kind']}, status {one['status']}"),
+            ("error", one["error"]),
+            ("model", one["model"]),
+            ("version", f"{one['version']} ({one['variant']})" if one["version"] else None),
+            ("because", why.get(one["reason"], one["reason"])),
+            ("unit", one["unit"]),
+            ("bundle", one["bundle"]),
+            ("timing", ", ".join(f"{name} {value:.2f} ms" for name, value in one["timings"].items())),
+            ("batch", f"{one['batch_size']} rows, engine {one['engine']}" if one["batch_size"] else None),
+            ("trace", one["trace_id"]),
+        ]
+    )
+    for side in ("inputs", "outputs"):
+        for tensor in one[side]:
+            click.echo(f"  {side[:-1]} {tensor['name']}: {tensor['datatype']} {tensor['shape']}  {_brief(tensor)}")
+    for name, values in one["signals"].items():
+        click.echo(f"  signal {name}: {_numbers(values)}")
+    if one.get("provenance"):
+        _tell_chain(one["provenance"])
+
+
+def _tell_chain(chain: dict[str, Any]) -> None:
+    trained, environment = chain["trained"], chain["environment"]
+    click.echo()
+    facts(
+        [
+            ("└ bundle", f"{chain['bundle']['model']}@{chain['bundle']['version']}   {chain['bundle']['digest']}"),
+            ("  bytes", "intact: every file has its digest" if chain["intact"] else f"NOT INTACT: {chain['problem']}"),
+            ("  signed by", [signer(one) for one in chain["signed"]]),
+            ("└ trained by", trained["by"]),
+            ("  on", trained["host"]),
+            ("  when", trained["started"]),
+            ("  command", " ".join(trained["command"] or []) or "not recorded"),
+            ("└ code", code_words(chain["code"])),
+            ("  commit", (chain["code"] or {}).get("commit")),
+            ("└ environment", f"Python {environment['python']}, {environment['packages']} packages (env/pylock.toml)"),
+        ]
+    )
+    if chain["data"]:
+        columns = [
+            ("└ data", lambda row: "  " + row["name"]),
+            ("sha256", lambda row: row["sha256"][:19]),
+            ("bytes", lambda row: row["size"]),
+            ("authority", lambda row: row["authority"]),
+            ("now", lambda row: row["bytes"]),
+        ]
+        table(chain["data"], columns)
+    for one in chain["deployed"]:
+        click.echo(f"└ deployed to {one['environment']} by {one['by']} at {one['time']}: {one['reason']}")
+
+
+def _brief(tensor: dict[str, Any]) -> str:
+    return _numbers(tensor.get("data") or [])
+
+
+def _numbers(values: list[Any]) -> str:
+    shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values[:10]]
+    return ", ".join(shown) + (f", … ({len(values)} in all)" if len(values) > 10 else "")

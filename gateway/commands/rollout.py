@@ -1,0 +1,85 @@
+"""`snowgate rollout`."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway.commands.deploy import tell, wait_for
+from gateway.commands.options import actor, environment_option, operations, operator_options, reason_option
+from gateway.output import show
+
+MARKS = {"done": "✔", "current": "▶", "waiting": "·", "stopped": "✖"}
+
+
+@click.group()
+def rollout() -> None:
+    """See the way from one version to the next, promote it, or abort it."""
+
+
+@rollout.command()
+@operator_options
+@environment_option
+@click.argument("model")
+@click.option("-w", "--watch", is_flag=True, help="Print every change, until it is over.")
+def get(home: Path, server: str | None, output: str, environment: str, model: str, watch: bool) -> None:
+    """Show a rollout: its steps, and the share that each version has."""
+    with operations(home, server) as work:
+        found = work.rollout(model, environment)
+        show(found, output, name="model", tell=_tell)
+        said = (found["phase"], found["message"])
+        while watch and not found["settled"]:
+            time.sleep(0.2)
+            found = work.rollout(model, environment)
+            if (found["phase"], found["message"]) != said:
+                said = (found["phase"], found["message"])
+                show(found, output, name="model", tell=_tell)
+
+
+@rollout.command()
+@operator_options
+@environment_option
+@click.argument("model")
+@click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds to wait until it is settled.")
+def status(home: Path, server: str | None, output: str, environment: str, model: str, timeout: float) -> int:
+    """Wait until a rollout is settled; exit code 0 done, 3 rolled back, 4 still running or paused."""
+    with operations(home, server) as work:
+        found, code = wait_for(work, work.rollout(model, environment), timeout)
+    show(found, output, name="model", tell=_tell)
+    return 4 if code == 0 and found["phase"] == "Paused" else code
+
+
+@rollout.command()
+@operator_options
+@environment_option
+@reason_option
+@click.argument("model")
+def promote(home: Path, server: str | None, output: str, environment: str, reason: str, model: str) -> None:
+    """Give the canary all traffic."""
+    with operations(home, server) as work:
+        show(work.promote(model, environment, actor=actor(), reason=reason), output, name="model", tell=_tell)
+
+
+@rollout.command()
+@operator_options
+@environment_option
+@click.option("--reason", required=True, help="Why, in a sentence; it goes into the audit log.")
+@click.argument("model")
+def abort(home: Path, server: str | None, output: str, environment: str, reason: str, model: str) -> None:
+    """Take the canary out, and reject its bundle in this environment."""
+    with operations(home, server) as work:
+        found = work.abort(model, environment, actor=actor(), reason=reason)
+    show(found, output, name="model", tell=_tell)
+    if output == "table":
+        click.echo(found["effect"], err=True)
+
+
+def _tell(one: dict[str, Any]) -> None:
+    tell(one)
+    for step in one.get("steps", []):
+        click.echo(f"  {MARKS[step['state']]} {step['name']}")
+    for variant in (one["actual"] or {}).get("variants", []):
+        click.echo(f"  {variant['variant']:8} version {variant['version']}   {variant['weight'] / 100:g} %")
+    for command in one.get("commands", []):
+        click.echo(f"  next: {command}")

@@ -1,0 +1,63 @@
+"""`snowgate train`."""
+
+from pathlib import Path
+
+import click
+
+from bundles.errors import RecordingError
+from bundles.home import Home
+from bundles.packing import pack
+from bundles.recording import record
+from gateway.commands.options import home_option, output_option, progress
+from gateway.output import facts, show
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@home_option
+@output_option
+@click.option("--model", help="Name of the model.  [default: the one in bundle.toml]")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    default=Path("model"),
+    show_default=True,
+    help="The folder that the command writes; it gets it as SNOWGATE_OUTPUT.",
+)
+@click.option("--data", multiple=True, type=click.Path(path_type=Path), help="A data file, if it can't be observed.")
+@click.option("--parameter", multiple=True, help="A parameter k=v that the command line does not show.")
+@click.option("--parent", multiple=True, help="A bundle that this one was made from, such as signs@1.")
+@click.option("--no-pack", is_flag=True, help="Record only.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def train(
+    home: Path,
+    output: str,
+    model: str | None,
+    into: Path,
+    data: tuple[Path, ...],
+    parameter: tuple[str, ...],
+    parent: tuple[str, ...],
+    no_pack: bool,
+    command: tuple[str, ...],
+) -> None:
+    r"""Run a training command, record what ran on what, and pack what it made as the next version.
+
+    \b
+    Example:
+      snowgate train --model signs -- python train.py --seed 1
+    """
+    parameters = {}
+    for one in parameter:
+        name, equals, value = one.partition("=")
+        if not equals:
+            msg = f"--parameter {one}: expected name=value"
+            raise RecordingError(msg)
+        parameters[name] = value
+    run = record(command, output=into, data=data, parameters=parameters, say=progress)
+    seen = ", ".join(f"{one['name']} ({one['authority']})" for one in run["data"]) or "none seen"
+    progress(f"trained in {run['seconds']} s; data: {seen}")
+    if no_pack:
+        show(run, output, name="id")
+        return
+    packed = pack(Home(home), into, model=model, parents=parent, say=progress)
+    result = {"digest": packed.digest, "model": packed.model, "version": packed.version}
+    show(result, output, name="digest", tell=lambda one: facts(list(one.items())))
