@@ -1,0 +1,163 @@
+"""What every prediction log must do; a second implementation joins by a line in IMPLEMENTATIONS."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitors.log.reader import LogReader
+from monitors.log.record import Payload, Record, Tensor, new_id
+from monitors.log.writer import SegmentWriter
+
+Durable = Callable[[list[Any], OSError | None], None]
+IMPLEMENTATIONS: dict[str, tuple[Callable[[Path, str, Durable], Any], Callable[[Path], Any]]] = {
+    "segments": (lambda folder, name, durable: SegmentWriter(folder, name, durable, segment_bytes=40_000), LogReader)
+}
+
+
+@dataclass
+class Log:
+    """A log under test, with what was reported durable."""
+
+    folder: Path
+    implementation: str
+    durable: list[str] = field(default_factory=list)
+    errors: list[OSError] = field(default_factory=list)
+    condition: threading.Condition = field(default_factory=threading.Condition)
+
+    def writer(self, name: str = "w0") -> Any:
+        """Open a writer."""
+        return IMPLEMENTATIONS[self.implementation][0](self.folder, name, self._done)
+
+    def reader(self) -> Any:
+        """Open a reader."""
+        return IMPLEMENTATIONS[self.implementation][1](self.folder)
+
+    def _done(self, tokens: list[Any], error: OSError | None) -> None:
+        with self.condition:
+            if error is None:
+                self.durable += tokens
+            else:
+                self.errors.append(error)
+            self.condition.notify_all()
+
+    def write(self, writer: Any, count: int) -> list[str]:
+        """Write records and wait until they are durable."""
+        made = [record() for _ in range(count)]
+        for one in made:
+            writer.append(one, one.id)
+        with self.condition:
+            assert self.condition.wait_for(lambda: made[-1].id in self.durable, 20)
+        return [one.id for one in made]
+
+
+def record(kind: str = "answered") -> Record:
+    """A record with everything in it."""
+    now = time.time_ns()
+    return Record(
+        id=new_id(now),
+        kind=kind,
+        time=now / 1e9,
+        model="signs",
+        version="1",
+        bundle="sha256:ab",
+        variant="stable",
+        status=200,
+        group=7,
+        signals={"class": [3], "energy": [1.5]},
+        timings={"total": 1.25},
+        payload=Payload(unit="camera", inputs=[Tensor(name="x", datatype="FP32", shape=[1, 3], data=b"\0" * 12)]),
+    )
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
+    """A log, empty."""
+    return Log(tmp_path / "log", request.param)
+
+
+def test_what_is_durable_is_found_by_id(log: Log) -> None:
+    """A record comes back whole, with its payload, by its id."""
+    writer = log.writer()
+    ids = log.write(writer, 50)
+    found = log.reader().find(ids[17])
+    assert found.id == ids[17]
+    assert found.payload.inputs[0].data == b"\0" * 12
+    assert found.signals == {"class": [3], "energy": [1.5]}
+    assert log.reader().find(new_id(time.time_ns())) is None
+    writer.close()
+
+
+def test_follow_sees_everything_once(log: Log) -> None:
+    """Reading on from a cursor gives every record once, in order, over segments and over a restart of the writer."""
+    seen: list[str] = []
+    cursor: dict[str, Any] = {}
+    written: list[str] = []
+    for _ in range(3):
+        writer = log.writer()
+        for _ in range(8):
+            written += log.write(writer, 40)
+            records, cursor = log.reader().read(cursor, 25)
+            seen += [one.id for one in records]
+        writer.close()
+    while True:
+        records, cursor = log.reader().read(cursor, 1000)
+        if not records:
+            break
+        seen += [one.id for one in records]
+    assert seen == written
+
+
+def test_a_follower_gets_no_payload(log: Log) -> None:
+    """The monitors never see what was asked."""
+    writer = log.writer()
+    log.write(writer, 1)
+    records, _cursor = log.reader().read({}, 10)
+    assert records[0].payload is None
+    writer.close()
+
+
+def test_numbers_are_gapless_per_writer(log: Log) -> None:
+    """Two writers and a restart: each writer's numbers are 0, 1, 2, …"""
+    for _ in range(2):
+        writers = [log.writer("w0"), log.writer("w1")]
+        for writer in writers:
+            log.write(writer, 30)
+        for writer in writers:
+            writer.close()
+    records, _cursor = log.reader().read({}, 1000)
+    numbers = sorted(one.seq for one in records)
+    assert numbers == sorted([*range(60), *range(60)])
+
+
+def test_verify_counts_by_kind(log: Log) -> None:
+    """Verify walks all of it and finds nothing wrong."""
+    writer = log.writer()
+    log.write(writer, 500)
+    refused = record("refused")
+    writer.append(refused, refused.id)
+    writer.close()
+    report = log.reader().verify()
+    assert (report.records, report.answered, report.refused, report.first_bad) == (501, 500, 1, None)
+
+
+def test_close_loses_nothing(log: Log) -> None:
+    """What was appended before `close` is durable after it."""
+    writer = log.writer()
+    ids = []
+    for _ in range(300):
+        one = record()
+        ids.append(one.id)
+        writer.append(one, one.id)
+    writer.close()
+    assert sorted(log.durable) == sorted(ids)
+
+
+def test_nothing_to_read_is_no_error(log: Log) -> None:
+    """A log that nobody has written yet is empty."""
+    assert log.reader().read({}, 10) == ([], {})
+    assert log.reader().verify().records == 0
