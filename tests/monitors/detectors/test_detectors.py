@@ -1,19 +1,20 @@
 """What every detector of the table must do."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
-from monitors.detectors import DETECTORS, BinnedEDetector
-from river.base import Base
 
-ARGUMENTS = {
+from monitors.detectors import DETECTORS, BinnedEDetector
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
     "categorical": {"counts": {"0": 500, "1": 500}},
     "binned": {"edges": [0.5], "counts": [500, 500]},
 }
 
 
-def make(name: str) -> Base:
+def make(name: str) -> Any:
     """A detector of the table with what it needs."""
     return DETECTORS[name](**ARGUMENTS.get(name, {}))
 
