@@ -70,6 +70,7 @@ class Worker:
             timeout_seconds=settings.timeout_seconds,
             unit_key=bytes.fromhex(settings.unit_key),
         )
+        self.supplied = asyncio.Event()
         self._queues: dict[str, RunnerQueue] = {}
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -78,6 +79,7 @@ class Worker:
         async for message in self.channel.messages():
             await self._apply(message["table"])
             self.channel.send({"applied": message["table"]["revision"]})
+            self.supplied.set()
 
     async def _apply(self, wanted: dict[str, Any]) -> None:
         """Build the new table beside the old one, swap it, then let go of the queues that nobody needs."""
@@ -178,7 +180,8 @@ async def serve(name: str, listening: socket.socket, end: socket.socket, setting
     following = asyncio.create_task(worker.follow())
     following.add_done_callback(lambda _task: setattr(server, "should_exit", True))
     reporting = asyncio.create_task(worker.report())
-    channel.send({"ready": True})
+    # Without a table every model would be unknown: until it is here, connections wait in the listening socket.
+    await worker.supplied.wait()
     gc.collect()
     gc.freeze()  # A full collection of all that was imported takes 80 ms and more: seen as the tail of the latency.
     await server.serve(sockets=[listening])

@@ -84,7 +84,10 @@ class Gateway:
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, f"serve ended: {log.read_text()[-2000:]}"
+        if not line:
+            self.process.wait(10)
+            self.process.stdout.close()
+            pytest.fail(f"serve ended: {log.read_text()[-2000:]}")
         self.ready: dict[str, Any] = json.loads(line)
         self.url: str = self.ready["http"]
         self.control: str = self.ready["control"]
