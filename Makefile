@@ -4,6 +4,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint verify clean
 SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 
 PYTHON ?= python3
 # By exact version: a plain `torch` takes the build for graphics cards, gigabytes that nothing here needs.
@@ -11,6 +12,9 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
+# Of pip's many lines, those that show that it moves.
+SHOW = { grep -E --line-buffered '^ *(Downloading|Building|Installing|Successfully)' || true; } | cut -c -140 | sed -u 's/^ */    /'
 
 help:  ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS=$$'\t' read -r name text; do printf 'make %-8s %s\n' "$$name" "$$text"; done
@@ -40,20 +44,20 @@ $(BIN)/python:
 
 $(VENV)/.torch: pyproject.toml | $(BIN)/python
 	@echo "==> installing $(TORCH) (about 200 MB, the largest part)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	@$(INSTALL) "$(TORCH)" | $(SHOW)
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.torch
 	@echo "==> installing snowgate with what the demo needs"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	@$(INSTALL) -e '.[demo]' | $(SHOW)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.torch
 	@echo "==> installing snowgate with what the tests need"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,test]'
+	@$(INSTALL) -e '.[demo,test]' | $(SHOW)
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.lint: $(VENV)/.torch
 	@echo "==> installing snowgate with what the linters need"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,test,dev]'
+	@$(INSTALL) -e '.[demo,test,dev]' | $(SHOW)
 	@touch $@ $(VENV)/.test $(VENV)/.demo

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 rolled back, 4 timed out.
 import importlib
 import logging
 import sys
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -26,6 +27,7 @@ COMMANDS = {
     "monitor": ("gateway.commands.monitor:monitor", "See what is watched, and how far it is from a page."),
     "log": ("gateway.commands.log:log", "Check the prediction log."),
     "config": ("gateway.commands.config:config", "Show the settings and where each comes from."),
+    "doctor": ("gateway.commands.doctor:doctor", "Check that this machine can serve."),
     "completion": ("gateway.commands.completion:completion", "Print the completion script for your shell."),
 }
 EXAMPLES = """
@@ -80,17 +82,18 @@ def cli(*, debug: bool) -> None:
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 
 
-def main() -> None:
-    """Run the command line; an error is a sentence, a traceback comes with --debug only."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit; an error is a sentence, a traceback comes with --debug only."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        status: Any = cli.main(standalone_mode=False)
+        status: Any = cli.main(list(arguments), prog_name="snowgate", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except click.exceptions.Abort:
         sys.exit(130)
     except Exception as error:
-        if "--debug" in sys.argv:
+        if "--debug" in arguments:
             raise
         click.echo(f"snowgate: {error}", err=True)
         sys.exit(1)

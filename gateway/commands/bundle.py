@@ -8,11 +8,19 @@ import click
 from bundles.home import Home
 from bundles.loading import check_trust
 from bundles.packing import pack as pack_bundle
-from gateway.commands.options import home_option, operations, operator_options, output_option, progress
+from gateway.commands.options import (
+    NounGroup,
+    existing_home,
+    home_option,
+    operations,
+    operator_options,
+    output_option,
+    progress,
+)
 from gateway.output import facts, show, table
 
 
-@click.group()
+@click.group(cls=NounGroup)
 def bundle() -> None:
     """Pack, list, show, verify and trust bundles."""
 
@@ -24,7 +32,13 @@ def bundle() -> None:
 @click.option("--model", help="Name of the model.  [default: the one in bundle.toml]")
 @click.option("--parent", multiple=True, help="A bundle that this one was made from, such as signs@1.")
 def pack(home: Path, output: str, directory: Path, model: str | None, parent: tuple[str, ...]) -> None:
-    """Pack a folder with a bundle.toml as the next version of a model, and sign it."""
+    r"""Pack a folder with a bundle.toml as the next version of a model, and sign it.
+
+    \b
+    Examples:
+      snowgate bundle pack ./model --model signs
+      snowgate bundle pack ./model --model signs --parent signs@1 -o json
+    """
     packed = pack_bundle(Home(home), directory, model=model, parents=parent, say=progress)
     result = {"digest": packed.digest, "model": packed.model, "version": packed.version}
     show(result, output, name="digest", tell=lambda one: facts(list(one.items())))
@@ -33,7 +47,13 @@ def pack(home: Path, output: str, directory: Path, model: str | None, parent: tu
 @bundle.command("list")
 @operator_options
 def list_(home: Path, server: str | None, output: str) -> None:
-    """List the bundles of a home, newest first."""
+    r"""List the bundles of a home, newest first.
+
+    \b
+    Examples:
+      snowgate bundle list
+      snowgate bundle list -o json
+    """
     with operations(home, server) as work:
         found = work.bundles()
     columns = [
@@ -50,7 +70,12 @@ def list_(home: Path, server: str | None, output: str) -> None:
 @operator_options
 @click.argument("reference")
 def show_(home: Path, server: str | None, output: str, reference: str) -> None:
-    """Show all that is known of a bundle: signs@7, signs@production, or sha256:…"""
+    r"""Show all that is known of a bundle: signs@7, signs@production, or sha256:…
+
+    \b
+    Example:
+      snowgate bundle show signs@production
+    """
     with operations(home, server) as work:
         found = work.bundle(reference)
     show(found, output, name="digest", tell=_tell)
@@ -61,8 +86,13 @@ def show_(home: Path, server: str | None, output: str, reference: str) -> None:
 @output_option
 @click.argument("reference")
 def verify(home: Path, output: str, reference: str) -> None:
-    """Check every byte and the signature of a bundle; the path of what is wrong is named."""
-    opened = Home(home).make()
+    r"""Check every byte and the signature of a bundle; the path of what is wrong is named.
+
+    \b
+    Example:
+      snowgate bundle verify signs@7
+    """
+    opened = existing_home(home)
     digest, model, version = opened.refs().resolve(reference)
     store = opened.store()
     store.verify(digest)
@@ -76,7 +106,12 @@ def verify(home: Path, output: str, reference: str) -> None:
 @output_option
 @click.argument("key", type=click.Path(path_type=Path, exists=True))
 def trust(home: Path, output: str, key: Path) -> None:
-    """Trust a signer: bundles that carry the signature of this public key (PEM) may run here."""
+    r"""Trust a signer: bundles that carry the signature of this public key (PEM) may run here.
+
+    \b
+    Example:
+      snowgate bundle trust colleague.pub
+    """
     result = {"key": Home(home).make().keys().trust(key), "trusted": True}
     show(result, output, name="key", tell=lambda one: facts(list(one.items())))
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import click
 
-from gateway.commands.options import actor, operations, operator_options, reason_option
+from gateway.commands.options import NounGroup, actor, operations, operator_options, reason_option
 from gateway.output import facts, show
 from monitors.incidents import VERDICTS
 
 
-@click.group()
+@click.group(cls=NounGroup)
 def incident() -> None:
     """See what shifted, acknowledge it, decide about it."""
 
@@ -20,7 +20,12 @@ def incident() -> None:
 @click.option("--model", help="Of one model only.")
 @click.option("--open", "open_only", is_flag=True, help="Leave out what is resolved.")
 def list_(home: Path, server: str | None, output: str, model: str | None, open_only: bool) -> None:
-    """List incidents, newest first."""
+    r"""List incidents, newest first.
+
+    \b
+    Example:
+      snowgate incident list --open
+    """
     with operations(home, server) as work:
         found = work.incidents(model)
     if open_only:
@@ -39,7 +44,12 @@ def list_(home: Path, server: str | None, output: str, model: str | None, open_o
 @operator_options
 @click.argument("id_", metavar="ID")
 def show_(home: Path, server: str | None, output: str, id_: str) -> None:
-    """Show an incident: what shifted, since when, how much, and its story so far."""
+    r"""Show an incident: what shifted, since when, how much, and its story so far.
+
+    \b
+    Example:
+      snowgate incident show signs-20261124-093012
+    """
     with operations(home, server) as work:
         found = work.incident(id_)
     show(found, output, tell=_tell)
@@ -50,7 +60,12 @@ def show_(home: Path, server: str | None, output: str, id_: str) -> None:
 @reason_option
 @click.argument("id_", metavar="ID")
 def ack(home: Path, server: str | None, output: str, reason: str, id_: str) -> None:
-    """Say that you are looking at it."""
+    r"""Say that you are looking at it.
+
+    \b
+    Example:
+      snowgate incident ack signs-20261124-093012
+    """
     with operations(home, server) as work:
         show(work.acknowledge(id_, actor=actor(), reason=reason), output, tell=_tell)
 
@@ -67,6 +82,10 @@ def decide(home: Path, server: str | None, output: str, reason: str, id_: str, v
     world-changed    the data since the onset becomes the new baseline
     model-broken     the version is rolled back, and rejected until somebody allows it again
     data-pipeline, expected-event, false-alarm    closed with your reason; the detectors begin anew
+
+    \b
+    Example:
+      snowgate incident decide signs-20261124-093012 model-broken --reason "snow on the lens was never trained"
     """
     with operations(home, server) as work:
         found = work.decide(id_, verdict, actor=actor(), reason=reason)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from gateway.commands.options import operations, operator_options
+from gateway.commands.options import NounGroup, operations, operator_options
 from gateway.output import show
 
 
-@click.group()
+@click.group(cls=NounGroup)
 def monitor() -> None:
     """See what is watched, and how far it is from a page."""
 
@@ -16,7 +16,12 @@ def monitor() -> None:
 @monitor.command("list")
 @operator_options
 def list_(home: Path, server: str | None, output: str) -> None:
-    """List every watched signal of every version."""
+    r"""List every watched signal of every version.
+
+    \b
+    Example:
+      snowgate monitor list
+    """
     with operations(home, server) as work:
         found = work.monitors()
     columns = [

@@ -15,6 +15,8 @@ from gateway.remote import RemoteOperations
 from monitors.incidents import Incidents
 from state.sqlite import SqliteState
 
+SENTENCE_CHARACTERS_MAX = 200  # Two lines of a terminal.
+
 home_option = click.option(
     "--home",
     type=click.Path(path_type=Path),
@@ -44,9 +46,28 @@ environment_option = click.option(
 reason_option = click.option("--reason", default="", help="Why, in a sentence; it goes into the audit log.")
 
 
+class NounGroup(click.Group):
+    """The verbs of one noun, each with its whole first sentence in the list."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands; click would cut the sentences."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, one.get_short_help_str(SENTENCE_CHARACTERS_MAX)) for name, one in sorted(self.commands.items())]
+            )
+
+
 def operator_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --home, --server and --output."""
     return home_option(server_option(output_option(command)))
+
+
+def existing_home(path: Path) -> Home:
+    """Open a home that is there: a command that only looks makes none. Raises OperationError."""
+    if not (path / "state.db").exists() and not (path / "refs.git").exists():
+        msg = f"{path} is no home; give one with --home DIR, or make one: `snowgate bundle pack`, `snowgate demo`"
+        raise OperationError(msg, 404)
+    return Home(path).make()
 
 
 @contextmanager
@@ -55,10 +76,7 @@ def operations(home: Path, server: str | None) -> Iterator[Operations | RemoteOp
     if server is not None:
         yield RemoteOperations(server)
         return
-    if not (home / "state.db").exists() and not (home / "refs.git").exists():
-        msg = f"{home} is no home; give one with --home DIR, or make one: snowgate bundle pack, snowgate demo"
-        raise OperationError(msg, 404)
-    opened = Home(home).make()
+    opened = existing_home(home)
     state = SqliteState(opened.state)
     try:
         yield Operations(opened, state, Incidents(state, now))

@@ -6,11 +6,11 @@ from typing import Any
 import click
 
 from gateway.commands.bundle import code_words, signer
-from gateway.commands.options import operations, operator_options
+from gateway.commands.options import NounGroup, operations, operator_options
 from gateway.output import facts, show, table
 
 
-@click.group()
+@click.group(cls=NounGroup)
 def prediction() -> None:
     """Look up what was answered, and all that stands behind it."""
 
@@ -20,7 +20,12 @@ def prediction() -> None:
 @click.option("--chain", is_flag=True, help="Walk on to the bundle, the code, the data and the people.")
 @click.argument("id_", metavar="ID")
 def show_(home: Path, server: str | None, output: str, chain: bool, id_: str) -> None:
-    """Show one prediction: what came, what was answered, by which version and why."""
+    r"""Show one prediction: what came, what was answered, by which version and why.
+
+    \b
+    Example:
+      snowgate prediction show 0192f3a4-7c11-7d2e-9f60-3a1b5c8d2e4f --chain
+    """
     with operations(home, server) as work:
         found = work.prediction(id_, chain_wanted=chain)
     show(found, output, tell=_tell)

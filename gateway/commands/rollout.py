@@ -7,13 +7,13 @@ from typing import Any
 import click
 
 from gateway.commands.deploy import tell, wait_for
-from gateway.commands.options import actor, environment_option, operations, operator_options, reason_option
+from gateway.commands.options import NounGroup, actor, environment_option, operations, operator_options, reason_option
 from gateway.output import show
 
 MARKS = {"done": "✔", "current": "▶", "waiting": "·", "stopped": "✖"}
 
 
-@click.group()
+@click.group(cls=NounGroup)
 def rollout() -> None:
     """See the way from one version to the next, promote it, or abort it."""
 
@@ -24,7 +24,12 @@ def rollout() -> None:
 @click.argument("model")
 @click.option("-w", "--watch", is_flag=True, help="Print every change, until it is over.")
 def get(home: Path, server: str | None, output: str, environment: str, model: str, watch: bool) -> None:
-    """Show a rollout: its steps, and the share that each version has."""
+    r"""Show a rollout: its steps, and the share that each version has.
+
+    \b
+    Example:
+      snowgate rollout get signs -w
+    """
     with operations(home, server) as work:
         found = work.rollout(model, environment)
         show(found, output, name="model", tell=_tell)
@@ -43,7 +48,12 @@ def get(home: Path, server: str | None, output: str, environment: str, model: st
 @click.argument("model")
 @click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds to wait until it is settled.")
 def status(home: Path, server: str | None, output: str, environment: str, model: str, timeout: float) -> int:
-    """Wait until a rollout is settled; exit code 0 done, 3 rolled back, 4 still running or paused."""
+    r"""Wait until a rollout is settled; exit code 0 done, 3 rolled back, 4 still running or paused.
+
+    \b
+    Example:
+      snowgate rollout status signs --timeout 120
+    """
     with operations(home, server) as work:
         found, code = wait_for(work, work.rollout(model, environment), timeout)
     show(found, output, name="model", tell=_tell)
@@ -56,7 +66,12 @@ def status(home: Path, server: str | None, output: str, environment: str, model:
 @reason_option
 @click.argument("model")
 def promote(home: Path, server: str | None, output: str, environment: str, reason: str, model: str) -> None:
-    """Give the canary all traffic."""
+    r"""Give the canary all traffic.
+
+    \b
+    Example:
+      snowgate rollout promote signs --reason "as good as version 1 on every class"
+    """
     with operations(home, server) as work:
         show(work.promote(model, environment, actor=actor(), reason=reason), output, name="model", tell=_tell)
 
@@ -67,7 +82,12 @@ def promote(home: Path, server: str | None, output: str, environment: str, reaso
 @click.option("--reason", required=True, help="Why, in a sentence; it goes into the audit log.")
 @click.argument("model")
 def abort(home: Path, server: str | None, output: str, environment: str, reason: str, model: str) -> None:
-    """Take the canary out, and reject its bundle in this environment."""
+    r"""Take the canary out, and reject its bundle in this environment.
+
+    \b
+    Example:
+      snowgate rollout abort signs --reason "confuses stop with yield"
+    """
     with operations(home, server) as work:
         found = work.abort(model, environment, actor=actor(), reason=reason)
     show(found, output, name="model", tell=_tell)

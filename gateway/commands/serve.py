@@ -31,9 +31,14 @@ def serve(
     insecure: bool | None,
     file: Path | None,
 ) -> None:
-    """Serve what is deployed in a home, until SIGTERM or Ctrl-C.
+    r"""Serve what is deployed in a home, until SIGTERM or Ctrl-C.
 
     When everything that is deployed can be reached, one JSON line on standard output says where.
+
+    \b
+    Examples:
+      snowgate serve
+      snowgate serve --home /var/lib/snowgate --host 0.0.0.0 --api-keys-file keys.txt
     """
     flags = {
         "server.port": port,

@@ -1,0 +1,198 @@
+"""`snowgate doctor`: look at everything a gateway will need before it needs it.
+
+Each check is a function of the home and the settings that returns findings; nothing here changes a file of the home.
+"""
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from bundles.home import Home
+from gateway.app import CONTROL_OFFSET, check_exposure
+from gateway.commands.options import home_option, output_option
+from gateway.output import show
+from gateway.settings import Settings, SettingsError, find_file, load_settings, read_environment
+
+SYNC_SECONDS_MAX = 0.05  # An answer waits for one sync: beyond 50 ms that is most of its latency.
+FREE_BYTES_MIN = 2**30  # Sixteen segments of the prediction log, 64 MiB each.
+SOCKET_PATH_BYTES_MAX = 100  # Linux allows 107; the runner adds a folder and a name to the temporary folder.
+SYNC_TRIES = 5
+MARKS = {"ok": "✔", "warning": "▲", "failed": "✖"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found: `state` is ok, warning or failed, `advice` says what to do about it."""
+
+    check: str
+    state: str
+    found: str
+    advice: str = ""
+
+
+@click.command()
+@home_option
+@output_option
+@click.option("--config", "file", type=click.Path(path_type=Path), help="Settings file.  [default: snowgate.toml]")
+def doctor(home: Path, output: str, file: Path | None) -> int:
+    r"""Check that this machine, this home and these settings can serve. Exit code 1 when anything is wrong.
+
+    \b
+    Examples:
+      snowgate doctor
+      snowgate doctor --home /var/lib/snowgate -o json
+    """
+    findings = list(diagnose(Home(home), file))
+    columns = [
+        ("", lambda one: MARKS[one["state"]]),
+        ("check", lambda one: one["check"]),
+        ("state", lambda one: one["state"]),
+        ("found", lambda one: one["found"]),
+        ("advice", lambda one: one["advice"]),
+    ]
+    show([asdict(one) for one in findings], output, columns=columns, name="check")
+    return 1 if any(one.state == "failed" for one in findings) else 0
+
+
+def diagnose(home: Home, file: Path | None) -> Iterator[Finding]:
+    """Run all checks, the cheap ones first."""
+    yield from _installation()
+    yield from _sockets()
+    yield from _home(home)
+    try:
+        settings, _origins = load_settings(file or find_file(home.path), read_environment(), {})
+    except SettingsError as error:
+        yield Finding("settings", "failed", str(error), "`snowgate config schema` says what is expected")
+        return
+    yield Finding("settings", "ok", str(file or find_file(home.path) or "defaults, no snowgate.toml"))
+    yield from _exposure(settings)
+    yield from _ports(settings, _served_by(home))
+    url = settings.page.webhook.url
+    if url is None:
+        yield Finding("pages", "warning", "no webhook: incidents reach nobody", "set [page.webhook] url")
+    else:
+        yield Finding("pages", "ok", "a webhook is set")  # Its URL often is a secret.
+
+
+def _installation() -> Iterator[Finding]:
+    yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}, {platform.platform()}")
+    missing, found = [], []
+    for requirement in importlib.metadata.requires("snowgate") or []:
+        if "extra ==" in requirement:
+            continue
+        name = re.split(r"[^\w-]", requirement, maxsplit=1)[0]
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        yield Finding("packages", "failed", f"missing: {', '.join(missing)}", "pip install snowgate, once more")
+    else:
+        yield Finding("packages", "ok", ", ".join(found))
+    try:
+        yield Finding("torch", "ok", f"{importlib.metadata.version('torch')}: torch bundles can be packed and served")
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding("torch", "warning", "not installed: torch bundles can't run", "pip install 'snowgate[torch]'")
+
+
+def _sockets() -> Iterator[Finding]:
+    folder = tempfile.gettempdir()
+    longest = len(f"{folder}/snowgate-xxxxxxxx/runner.sock")
+    if longest > SOCKET_PATH_BYTES_MAX:
+        advice = "set TMPDIR to a folder with a shorter name"
+        yield Finding("sockets", "failed", f"{folder}: too long a path for a unix socket", advice)
+    else:
+        yield Finding("sockets", "ok", f"in {folder}")
+
+
+def _home(home: Home) -> Iterator[Finding]:
+    folder = home.path
+    if not folder.exists():
+        folder = next(parent for parent in folder.absolute().parents if parent.exists())
+        if not os.access(folder, os.W_OK | os.X_OK):
+            yield Finding("home", "failed", f"{home.path}: {folder} can't be written", "give another with --home")
+            return
+        yield Finding("home", "ok", f"{home.path} does not exist yet; the first command that needs it makes it")
+    elif not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        yield Finding("home", "failed", f"{folder}: can't be written by this user", "give another with --home")
+        return
+    else:
+        yield Finding("home", "ok", f"{folder}, {_served_by(home) or 'not served at the moment'}")
+    free = shutil.disk_usage(folder).free
+    state = "ok" if free > FREE_BYTES_MIN else "warning"
+    yield Finding("disk", state, f"{free / 2**30:.1f} GiB free", "" if state == "ok" else "free some, or move the home")
+    yield _sync(folder)
+
+
+def _sync(folder: Path) -> Finding:
+    """Time what every answer waits for: a small write and its sync, on the home's own disk."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".snowgate-doctor-") as file:
+        times = []
+        for _ in range(SYNC_TRIES):
+            began = time.perf_counter()
+            file.write(b"\0" * 4096)
+            file.flush()
+            os.fdatasync(file.fileno())
+            times.append(time.perf_counter() - began)
+    middle = sorted(times)[SYNC_TRIES // 2]
+    text = f"a synced write takes {middle * 1000:.1f} ms"
+    if middle > SYNC_SECONDS_MAX:
+        return Finding("sync", "warning", text, "every answer waits for one: put the home on a local disk")
+    return Finding("sync", "ok", text)
+
+
+def _served_by(home: Home) -> str | None:
+    """Say which process holds the home's lock, without touching the lock: a gateway may be starting right now."""
+    lock = home.path / "lock"
+    if not lock.exists():
+        return None
+    inode = f":{lock.stat().st_ino}"
+    for line in Path("/proc/locks").read_text().splitlines():
+        words = line.split()
+        if "FLOCK" in words and any(word.endswith(inode) for word in words):
+            return f"served by {lock.read_text().strip() or 'another process'}"
+    return None
+
+
+def _exposure(settings: Settings) -> Iterator[Finding]:
+    try:
+        check_exposure(settings)
+    except SettingsError as error:
+        yield Finding("exposure", "failed", str(error))
+        return
+    reached = "this machine only" if settings.loopback else f"others reach {settings.server.host}"
+    asked = "keys are asked for" if settings.server.api_keys_file else "no keys are asked for"
+    insecure = not settings.loopback and settings.server.api_keys_file is None
+    yield Finding("exposure", "warning" if insecure else "ok", f"{reached}, {asked}")
+
+
+def _ports(settings: Settings, served_by: str | None) -> Iterator[Finding]:
+    host, port = settings.server.host, settings.server.port
+    if port == 0:
+        yield Finding("ports", "ok", "free ones are picked at the start")
+        return
+    if served_by:
+        yield Finding("ports", "ok", f"{port} and {port + CONTROL_OFFSET}: not checked, this home is {served_by}")
+        return
+    for number, meaning in ((port, "data"), (port + CONTROL_OFFSET, "control")):
+        yield _port(host, number, meaning)
+
+
+def _port(host: str, number: int, meaning: str) -> Finding:
+    try:
+        socket.create_server((host, number), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        advice = f"`snowgate serve --port {number + 10}`, or --port 0 for free ones"
+        return Finding(f"{meaning} port", "failed", f"{host} port {number}: {error.strerror}", advice)
+    return Finding(f"{meaning} port", "ok", f"{host} port {number} is free")
