@@ -4,8 +4,9 @@ The workers count `snowgate_requests_total{model, version, variant, outcome}`; a
 over the time between them. Nothing of this lasts: after a restart of control the two minutes begin again.
 """
 
+import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +74,26 @@ class Traffic:
             "failures": failed / own if own else None,
             "history": [point.requests.get(key, 0.0) / point.seconds for point in self.points],
         }
+
+
+class Sampler:
+    """Takes a sample a second, on the event loop that it is started on, as long as that loop runs."""
+
+    def __init__(self, traffic: Traffic, families: Callable[[], Iterable[Metric]]) -> None:
+        self.traffic = traffic
+        self._families = families
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, unless it has begun."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self.traffic.sample(self._families(), loop.time())
+            await asyncio.sleep(1.0)
 
 
 def _read(families: Iterable[Metric]) -> dict[tuple[Version, bool], float]:

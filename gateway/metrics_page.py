@@ -1,0 +1,143 @@
+"""`/metrics`: what the workers have counted, and beside it what live state says, as Prometheus metrics.
+
+Everything here is read when it is scraped. Labels are names that an operator has given (models, versions, signals,
+classes of a bundle), never a client's words.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.exposition import choose_encoder
+
+from gateway.routing import BUCKETS
+from state import State
+
+DETECTOR_STATES = {"quiet": 0, "warning": 1, "drift": 2, "not-enough-data": 3}
+INCIDENT_STATES = ("suspected", "open", "acknowledged", "decided", "resolved")
+PHASES = ("Idle", "Progressing", "Paused", "Healthy", "Degraded", "Aborted")
+
+
+def render(workers: Iterable[Metric], state: State, accept: str) -> tuple[bytes, str]:
+    """Return the page and its media type, in the format that the scraper accepts."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families([*workers, *state_families(state)]))
+    encoder, media_type = choose_encoder(accept)
+    return encoder(registry), media_type
+
+
+def state_families(state: State) -> list[Metric]:
+    """Return what live state says."""
+    status = state.get("monitor/status")
+    incidents = [one.body for one in state.list("incidents/")]
+    return [
+        *_routes(state),
+        *_incidents(incidents),
+        *([] if status is None else [*_monitor(status.body), *_detectors(status.body["streams"])]),
+    ]
+
+
+class _Families:
+    """Families that are there already, in the shape of a collector."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _routes(state: State) -> list[Metric]:
+    weight = GaugeMetricFamily(
+        "snowgate_route_weight_ratio",
+        "Share of a model's traffic that a version is given.",
+        labels=["model", "version", "variant"],
+    )
+    bundle = InfoMetricFamily("snowgate_bundle", "Which bundle a version is.", labels=["model", "version"])
+    for route in state.list("routes/"):
+        for one in route.body["variants"]:
+            model = route.body["model"]
+            weight.add_metric([model, one["version"], one["variant"]], one["weight"] / BUCKETS)
+            bundle.add_metric([model, one["version"]], {"digest": one["digest"]})
+    phase = GaugeMetricFamily(
+        "snowgate_deployment_phase",
+        "1 for the phase that a deployment is in.",
+        labels=["environment", "model", "phase"],
+    )
+    for one in state.list("deployments/"):
+        for name in PHASES:
+            phase.add_metric([one.body["environment"], one.body["model"], name], float(one.body["phase"] == name))
+    rejected = GaugeMetricFamily(
+        "snowgate_rejected_bundles", "Bundles that an environment does not start again.", labels=["environment"]
+    )
+    counts: dict[str, int] = {}
+    for one in state.list("rejected/"):
+        environment = one.body["environment"]
+        counts[environment] = counts.get(environment, 0) + 1
+    for environment, count in counts.items():
+        rejected.add_metric([environment], count)
+    return [weight, bundle, phase, rejected]
+
+
+def _incidents(incidents: list[dict[str, Any]]) -> list[Metric]:
+    family = GaugeMetricFamily("snowgate_incidents", "Incidents, by their state now.", labels=["model", "state"])
+    counts: dict[tuple[str, str], int] = {}
+    for one in incidents:
+        key = (one["model"], one["state"])
+        counts[key] = counts.get(key, 0) + 1
+    for model in sorted({model for model, _state in counts}):
+        for state in INCIDENT_STATES:
+            family.add_metric([model, state], counts.get((model, state), 0))
+    return [family]
+
+
+def _monitor(status: dict[str, Any]) -> list[Metric]:
+    pages = status["pages"]
+    processed = CounterMetricFamily("snowgate_monitor_records", "Records that the monitor has read.")
+    processed.add_metric([], status["processed"])
+    sent = CounterMetricFamily("snowgate_pages", "Attempts to deliver a page.", labels=["outcome"])
+    sent.add_metric(["sent"], pages["sent"])
+    sent.add_metric(["failed"], pages["failed"])
+    gauges = {
+        "snowgate_monitor_lag_seconds": ("How old the newest record that was read is.", status["lag_seconds"]),
+        "snowgate_monitor_last_update_timestamp_seconds": ("When the monitor last said so.", _seconds(status["time"])),
+    }
+    if pages["last_success"] is not None:
+        said = ("When a page last arrived.", _seconds(pages["last_success"]))
+        gauges["snowgate_page_last_success_timestamp_seconds"] = said
+    return [processed, sent, *(GaugeMetricFamily(name, text, value) for name, (text, value) in gauges.items())]
+
+
+def _detectors(streams: list[dict[str, Any]]) -> list[Metric]:
+    labels = ["model", "version", "signal", "detector"]
+    state = GaugeMetricFamily(
+        "snowgate_detector_state", "0 quiet, 1 warning, 2 drift, 3 not enough data.", labels=labels
+    )
+    evidence = GaugeMetricFamily("snowgate_detector_evidence", "Evidence that a signal has shifted.", labels=labels)
+    limit = GaugeMetricFamily("snowgate_detector_limit", "Evidence at which the detector fires.", labels=labels)
+    share = GaugeMetricFamily(
+        "snowgate_signal_share_ratio",
+        "Share of a category among the newest rows, and in the baseline.",
+        labels=["model", "version", "signal", "category", "kind"],
+    )
+    rows = CounterMetricFamily("snowgate_monitor_rows", "Rows that were watched.", labels=["model", "version"])
+    for stream in streams:
+        served = [stream["model"], stream["version"]]
+        rows.add_metric(served, stream["rows"])
+        for one in stream["signals"]:
+            names = [*served, one["name"], one["detector"]]
+            state.add_metric(names, DETECTOR_STATES[one["state"]])
+            # JSON has no infinity: what was one is null.
+            evidence.add_metric(names, float("inf") if one["evidence"] is None else one["evidence"])
+            limit.add_metric(names, one["limit"])
+            for kind in ("observed", "expected"):
+                if isinstance(one[kind], dict):
+                    for category, value in one[kind].items():
+                        share.add_metric([*served, one["name"], category, kind], value)
+    return [state, evidence, limit, share, rows]
+
+
+def _seconds(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()

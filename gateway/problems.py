@@ -1,0 +1,70 @@
+"""The one shape of an error on the control port: problem details, RFC 9457."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from bundles.errors import BundleError
+from gateway.operations import OperationError
+from state import Conflict
+
+log = logging.getLogger("snowgate.admin")
+
+
+def problem(
+    status: int,
+    detail: str,
+    instance: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    errors: list[dict[str, str]] | None = None,
+) -> JSONResponse:
+    """Return a problem document. `errors` name the fields of a body, each with what is wrong with it."""
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": instance,
+    }
+    if errors is not None:
+        document["errors"] = errors
+    return JSONResponse(document, status, dict(headers or {}), media_type="application/problem+json")
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Make every error of an application a problem document."""
+
+    @app.exception_handler(OperationError)
+    async def operation(request: Request, error: OperationError) -> JSONResponse:
+        return problem(error.status, str(error), request.url.path)
+
+    @app.exception_handler(BundleError)
+    async def bundle(request: Request, error: BundleError) -> JSONResponse:
+        return problem(422, str(error), request.url.path)
+
+    @app.exception_handler(Conflict)
+    async def conflict(request: Request, error: Conflict) -> JSONResponse:
+        return problem(409, f"{error}; look at it again", request.url.path)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        detail = f"{request.method} {request.url.path[:256]}: {error.detail}; /docs lists what there is"
+        return problem(error.status_code, detail, request.url.path, headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        found = [{"field": ".".join(map(str, one["loc"])), "problem": str(one["msg"])} for one in error.errors()]
+        detail = "; ".join(f"{one['field']}: {one['problem']}" for one in found)
+        return problem(422, detail, request.url.path, errors=found)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return problem(500, "an error of ours; the gateway's own log has the traceback", request.url.path)
