@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from bundles.home import Home
 from gateway.admin import create_app
@@ -66,12 +67,13 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
         async with AsyncExitStack() as processes:
             control = Control(home, state, settings, data)
             operations = Operations(home, state, Incidents(state, now))
-            server = _admin_server(operations, control, settings)
+            app = _admin_app(operations, control, settings)
+            server = _admin_server(app)
             ending = asyncio.Event()
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, ending.set)
             serving = asyncio.create_task(server.serve(sockets=[admin]))
-            processes.push_async_callback(_end_admin, server, serving)
+            processes.push_async_callback(_end_admin, app, server, serving)
             control.start(monitor_command(home, settings, addresses))
             processes.push_async_callback(control.stop)
             await _until_ready(control, ending)
@@ -140,15 +142,18 @@ def monitor_command(home: Home, settings: Settings, addresses: Addresses) -> lis
     return [sys.executable, "-m", "monitors.watch", *place, "--settings", json.dumps(chosen)]
 
 
-def _admin_server(operations: Operations, control: Control, settings: Settings) -> uvicorn.Server:
+def _admin_app(operations: Operations, control: Control, settings: Settings) -> FastAPI:
     digests = key_digests(settings)
-    app = create_app(
+    return create_app(
         operations,
         families=control.families,
         ready=lambda: control.ready,
         allowed_hosts=["127.0.0.1", "localhost", "[::1]"] if settings.loopback else ["*"],
         key_digests=None if digests is None else frozenset(digests),
     )
+
+
+def _admin_server(app: FastAPI) -> uvicorn.Server:
     config = uvicorn.Config(
         app, lifespan="off", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2
     )
@@ -163,7 +168,8 @@ def _no_signals() -> Iterator[None]:
     yield
 
 
-async def _end_admin(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+async def _end_admin(app: FastAPI, server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    app.state.live.end()  # Pages that are looked at hold a stream open; it would be waited for.
     server.should_exit = True
     await asyncio.gather(serving, return_exceptions=True)
 
