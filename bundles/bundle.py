@@ -8,8 +8,8 @@ import orjson
 from safetensors.numpy import load
 
 from bundles.baseline import Baseline
-from bundles.errors import CorruptBundle
-from bundles.manifest import Descriptor, Manifest
+from bundles.errors import CorruptBundle, RecipeError
+from bundles.manifest import Manifest
 from bundles.schema import TensorSpec, is_batched
 from bundles.store import BundleStore
 
@@ -20,6 +20,7 @@ GOLDEN_OUTPUTS = "golden/outputs.safetensors"
 GOLDEN_TEXT = "golden/text.json"
 BASELINE = "baseline.json"
 RUN = "run/run.json"
+RUN_LOG = "run/log.txt"
 PROVENANCE = "provenance.json"
 LOCK = "env/pylock.toml"
 SOURCE = "code/source.tar"
@@ -95,13 +96,22 @@ def open_bundle(store: BundleStore, digest: str) -> Bundle:
         CorruptBundle: naming the file that is wrong.
     """
     manifest = store.manifest(digest)
-    config = orjson.loads(store.read(Descriptor(**_config(manifest))))
-    return Bundle(digest, config, manifest, store)
+    data = store.read(manifest.config)
+    try:
+        bundle = Bundle(digest, orjson.loads(data), manifest, store)
+        _check(bundle)
+    except (orjson.JSONDecodeError, KeyError, TypeError, RecipeError) as error:
+        problem = f"is not a bundle's configuration ({type(error).__name__}: {error}; {manifest.config.digest})"
+        raise CorruptBundle("config.json", problem) from error
+    return bundle
 
 
-def _config(manifest: Manifest) -> dict[str, Any]:
-    one = manifest.config
-    return {"media_type": one.media_type, "digest": one.digest, "size": one.size, "path": "config.json"}
+def _check(bundle: Bundle) -> None:
+    """See that what everybody relies on is there: one from elsewhere may hold anything. Raises KeyError and more."""
+    names = [spec.name for spec in (*bundle.inputs, *bundle.outputs)]
+    if not all(isinstance(name, str) for name in (*names, bundle.config["model"], bundle.config["loader"])):
+        msg = "names must be text"
+        raise TypeError(msg)
 
 
 def describe(bundle: Bundle, version: str | None, refs: list[str], signatures: list[dict[str, Any]]) -> dict[str, Any]:
@@ -128,6 +138,7 @@ def describe(bundle: Bundle, version: str | None, refs: list[str], signatures: l
         "seeds": run.get("seeds", {}),
         "code": run.get("code"),
         "data": run.get("data", []),
+        "declared_files": _declared(bundle.provenance()),
         "environment": config["environment"],
         "hardware": run.get("hardware"),
         "baseline": {"source": baseline.source, "rows": baseline.rows, "signals": sorted(baseline.signals)},
@@ -137,3 +148,9 @@ def describe(bundle: Bundle, version: str | None, refs: list[str], signatures: l
             {"path": path, "digest": one.digest, "size": one.size} for path, one in bundle.manifest.files().items()
         ],
     }
+
+
+def _declared(provenance: dict[str, Any]) -> list[str]:
+    """Name the files of the model that no recorded run made."""
+    resources = provenance["buildDefinition"]["resolvedDependencies"]
+    return [one["name"] for one in resources if one["name"].startswith(MODEL_PREFIX)]

@@ -7,6 +7,7 @@ BundleError
 ├── UnknownReference  no such model, version, ref or digest
 ├── RefConflict       somebody else moved the ref first
 ├── RecordingError    a training run can't be recorded
+│   └── CommandFailed the command itself failed; `status` is its exit status
 ├── HomeError         the home folder can't be made, read or written
 └── RunnerFailed      the runner did not start, or failed on a batch
 """
@@ -42,6 +43,14 @@ class RefConflict(BundleError):
 
 class RecordingError(BundleError):
     """A training run can't be recorded."""
+
+
+class CommandFailed(RecordingError):
+    """The training command failed; nothing is packed. `status` is what it exited with (negative: the signal)."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class HomeError(BundleError):

@@ -40,8 +40,12 @@ class Home:
         """Make the folder when it is not there, and check that it can be written. Raises HomeError."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            if not (self.path / ".gitignore").exists():
+                # A home often lies in a project's folder, and its keys must not follow the project into git, nor into
+                # the source archive of a recorded run.
+                (self.path / ".gitignore").write_text("*\n")
         except OSError as error:
-            msg = f"home {self.path}: can't be made: {error.strerror}; give another folder with --home"
+            msg = f"home {self.path}: can't be made or written: {error.strerror}; give another folder with --home"
             raise HomeError(msg) from error
         if not os.access(self.path, os.W_OK | os.X_OK):
             msg = f"home {self.path}: can't be written by this user; give another folder with --home"
@@ -62,7 +66,7 @@ class Home:
 
     def lock(self) -> IO[str]:
         """Take the lock of the one gateway that serves this home, until the file is closed. Raises HomeError."""
-        file = (self.path / "lock").open("a+")
+        file = (self.make().path / "lock").open("a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

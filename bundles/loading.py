@@ -5,7 +5,6 @@ from pathlib import Path
 from bundles import signing
 from bundles.bundle import MODEL_PREFIX, Bundle, open_bundle
 from bundles.errors import UntrustedBundle
-from bundles.manifest import Descriptor
 from bundles.signing import Keys
 from bundles.store import BundleStore
 
@@ -42,8 +41,7 @@ def prepare(store: BundleStore, digest: str, keys: Keys, target: Path) -> Bundle
     check_trust(store, digest, keys)
     store.verify(digest)
     bundle = open_bundle(store, digest)
-    one = bundle.manifest.config
-    store.copy(Descriptor(one.media_type, one.digest, one.size, "config.json"), target / "config.json")
+    store.copy(bundle.manifest.config, target / "config.json")
     for path, descriptor in bundle.manifest.files().items():
         if path.startswith(MODEL_PREFIX):
             store.copy(descriptor, target / path)

@@ -1,12 +1,12 @@
 """Packing: from a folder with a `bundle.toml` to a signed bundle with a version.
 
-The model is loaded by the same runner that will serve it; the golden examples, and the expected distribution of the
-signals, are what that runner answered.
+The model is loaded by the same runner that will serve it, from the blobs that will be served; the golden examples, and
+the expected distribution of the signals, are what that runner answered. Where a run was recorded, the packed files are
+compared with those that it made: what was changed since stands in the provenance as declared.
 """
 
-import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from bundles.bundle import (
     MODEL_PREFIX,
     PROVENANCE,
     RUN,
+    RUN_LOG,
     SOURCE,
 )
 from bundles.digest import canonical_json, sha256_bytes
@@ -41,10 +42,10 @@ from bundles.manifest import (
     Manifest,
     media_type_of,
 )
-from bundles.process import RunnerProcess
+from bundles.process import RunnerProcess, reproduces_golden
 from bundles.recipe import GOLDEN_ROWS, Recipe, read_recipe, weights_of
 from bundles.recording import FOLDER, author, who
-from bundles.refs import check_name
+from bundles.refs import GitRefs, check_name
 from bundles.store import OciStore
 
 Array = np.ndarray[Any, Any]
@@ -62,11 +63,16 @@ class Packed:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What the runner answered to the golden examples and the holdout."""
+class Examples:
+    """The golden examples: what the runner was asked, and what it answered."""
 
-    golden: tuple[dict[str, Array], dict[str, Array]]
-    baseline: Baseline
+    config: Mapping[str, Any]
+    inputs: dict[str, Array]
+    outputs: dict[str, Array]
+
+    def golden(self) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return both, as a bundle does."""
+        return self.inputs, self.outputs
 
 
 def pack(
@@ -102,34 +108,36 @@ def pack(
         "parents": parent_digests,
         "environment": summary,
     }
-    measured = _measure(recipe, config, say)
+    model_layers = _model_layers(store, recipe)
+    described = store.add_blob(_canonical(recipe, config), CONFIG_TYPE)
+    examples, baseline = _measure(store, [described, *model_layers], recipe, config, say)
     say("writing the bundle")
-    layers = [
-        *_model_layers(store, recipe),
-        *_golden_layers(store, measured.golden),
-        store.add_blob(orjson.dumps(measured.baseline.to_json()), DOCUMENT_TYPE, BASELINE),
-        store.add_blob(text.encode(), CODE_TYPE, LOCK),
-    ]
-    if run:
-        layers.append(store.add_blob(orjson.dumps(run, option=orjson.OPT_INDENT_2), DOCUMENT_TYPE, RUN))
-        layers.append(store.add_blob(directory / FOLDER / "source.tar", CODE_TYPE, SOURCE))
-        layers.append(store.add_blob(directory / FOLDER / "log.txt", DOCUMENT_TYPE, "run/log.txt"))
+    changed = _not_from(run, model_layers)
+    if run and changed:
+        say(f"not made by the recorded run, and declared as such: {', '.join(sorted(changed))}")
     signer = keys.signer()
     predicate = provenance.predicate(
         run,
+        files=changed,
         lock_digest=sha256_bytes(text.encode()),
         parents=parent_digests,
         author=author(people),
         created=created,
         builder=f"snowgate:key:{signer.public_key.keyid}",
     )
-    layers.append(store.add_blob(orjson.dumps(predicate), DOCUMENT_TYPE, PROVENANCE))
-    manifest = Manifest(store.add_blob(canonical_json(config), CONFIG_TYPE), tuple(layers))
-    digest = store.add_manifest(manifest)
+    layers = [
+        *model_layers,
+        *_golden_layers(store, examples),
+        store.add_blob(orjson.dumps(baseline.to_json()), DOCUMENT_TYPE, BASELINE),
+        store.add_blob(text.encode(), CODE_TYPE, LOCK),
+        *(_run_layers(store, directory / FOLDER, run) if run else ()),
+        store.add_blob(orjson.dumps(predicate), DOCUMENT_TYPE, PROVENANCE),
+    ]
+    digest = store.add_manifest(Manifest(described, tuple(layers)))
     store.attach(digest, signing.sign(digest, name, provenance.PREDICATE_TYPE, predicate, signer))
     actor = author(people)
     version = refs.claim_version(name, digest, actor=actor, details={"created": created})
-    _move_head(home, name, digest, actor, version)
+    _move_head(refs, name, digest, actor, version)
     return Packed(digest, name, version)
 
 
@@ -148,27 +156,46 @@ def _config(recipe: Recipe, name: str) -> dict[str, Any]:
     }
 
 
-def _measure(recipe: Recipe, config: dict[str, Any], say: Callable[[str], None]) -> Measured:
-    """Load the model as it will be served, and let it answer."""
+def _canonical(recipe: Recipe, config: Mapping[str, Any]) -> bytes:
+    try:
+        return canonical_json(config)
+    except ValueError as error:
+        path = recipe.directory / "bundle.toml"
+        msg = f"{path}: parameters and metrics: {error}; expected text, whole numbers up to 2^53 and finite numbers"
+        raise RecipeError(msg) from error
+
+
+def _measure(
+    store: OciStore,
+    blobs: Sequence[Descriptor],
+    recipe: Recipe,
+    config: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> tuple[Examples, Baseline]:
+    """Load the model as it will be served, and let it answer the golden examples and the holdout."""
     holdout = recipe.rows(recipe.holdout)
-    golden = recipe.rows(recipe.golden) if recipe.golden else {}
-    golden = {name: array[:GOLDEN_ROWS] for name, array in (golden or holdout).items()}
+    golden = recipe.rows(recipe.golden) if recipe.golden else holdout
+    golden = {name: array[:GOLDEN_ROWS] for name, array in golden.items()}
     rows = len(next(iter(holdout.values())))
     with tempfile.TemporaryDirectory(prefix="snowgate-pack-") as folder:
-        staged = Path(folder)
-        (staged / "config.json").write_bytes(orjson.dumps(config))
-        shutil.copytree(recipe.directory, staged / "model", ignore=shutil.ignore_patterns(*LEFT_OUT))
+        for blob in blobs:
+            store.copy(blob, Path(folder) / (blob.path or "config.json"))
         say(f"loading the model ({recipe.loader})")
-        with RunnerProcess(staged) as runner:
-            answers, _signals = runner.predict(golden)
+        with RunnerProcess(Path(folder)) as runner:
+            examples = Examples(config, golden, runner.predict(golden)[0])
+            report = reproduces_golden(examples, runner)
+            if not report.agrees:
+                raise RecipeError(
+                    f"{recipe.directory}: the model answers the same rows differently when asked again: {report}; "
+                    "take chance out of it (eval mode, a fixed seed), or state a wider tolerance in bundle.toml"
+                )
             say(f"measuring the expected distribution of its signals on {rows} rows of the holdout")
             parts: dict[str, list[Array]] = {}
             for first in range(0, rows, recipe.max_batch_size):
                 batch = {name: array[first : first + recipe.max_batch_size] for name, array in holdout.items()}
                 for signal, values in runner.predict(batch)[1].items():
                     parts.setdefault(signal, []).append(values)
-    signals = {name: np.concatenate(values) for name, values in parts.items()}
-    return Measured((golden, answers), measure(signals, "holdout"))
+    return examples, measure({name: np.concatenate(values) for name, values in parts.items()}, "holdout")
 
 
 def _model_layers(store: OciStore, recipe: Recipe) -> list[Descriptor]:
@@ -193,10 +220,25 @@ def _model_layers(store: OciStore, recipe: Recipe) -> list[Descriptor]:
     return layers
 
 
-def _golden_layers(store: OciStore, golden: tuple[dict[str, Array], dict[str, Array]]) -> list[Descriptor]:
+def _run_layers(store: OciStore, folder: Path, run: Mapping[str, Any]) -> list[Descriptor]:
+    return [
+        store.add_blob(orjson.dumps(run, option=orjson.OPT_INDENT_2), DOCUMENT_TYPE, RUN),
+        store.add_blob(folder / "source.tar", CODE_TYPE, SOURCE),
+        store.add_blob(folder / "log.txt", DOCUMENT_TYPE, RUN_LOG),
+    ]
+
+
+def _not_from(run: Mapping[str, Any], layers: Sequence[Descriptor]) -> dict[str, str]:
+    """Return the digests of those packed files, by path, that no recorded run made: without a run, of all."""
+    made = {(MODEL_PREFIX + one["name"], one["sha256"]) for one in run.get("outputs", ())}
+    return {str(one.path): one.digest for one in layers if (one.path, one.digest) not in made}
+
+
+def _golden_layers(store: OciStore, examples: Examples) -> list[Descriptor]:
     layers = []
     text: dict[str, dict[str, Any]] = {}
-    for side, path, arrays in (("inputs", GOLDEN_INPUTS, golden[0]), ("outputs", GOLDEN_OUTPUTS, golden[1])):
+    sides = (("inputs", GOLDEN_INPUTS, examples.inputs), ("outputs", GOLDEN_OUTPUTS, examples.outputs))
+    for side, path, arrays in sides:
         numbers = {name: np.ascontiguousarray(array) for name, array in arrays.items() if array.dtype.kind not in "OSU"}
         layers.append(store.add_blob(save(numbers), DATASET_TYPE, path))
         for name, array in arrays.items():
@@ -209,8 +251,18 @@ def _golden_layers(store: OciStore, golden: tuple[dict[str, Array], dict[str, Ar
 
 
 def _recorded(directory: Path) -> dict[str, Any]:
-    path = directory / FOLDER / "run.json"
-    run: dict[str, Any] = orjson.loads(path.read_bytes()) if path.exists() else {}
+    """Return the facts of the run that made this folder; `{}` when none was recorded. Raises RecipeError."""
+    folder = directory / FOLDER
+    if not (folder / "run.json").exists():
+        return {}
+    try:
+        run = orjson.loads((folder / "run.json").read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise RecipeError(f"{folder / 'run.json'}: {error}; record the run again, or remove {folder}") from error
+    missing = [name for name in ("source.tar", "log.txt", "pylock.toml") if not (folder / name).exists()]
+    if missing or not isinstance(run, dict) or run.get("schema") != 1:
+        lacks = f"without {', '.join(missing)}" if missing else "not of schema 1"
+        raise RecipeError(f"{folder}: a recorded run {lacks}; record the run again, or remove {folder}")
     return run
 
 
@@ -224,15 +276,18 @@ def _metrics(directory: Path) -> dict[str, float]:
     path = directory / "metrics.json"
     if not path.exists():
         return {}
-    found = orjson.loads(path.read_bytes())
-    if not isinstance(found, dict) or not all(isinstance(value, int | float) for value in found.values()):
+    try:
+        found = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise RecipeError(f"{path}: {error}; expected an object of numbers") from error
+    if not isinstance(found, dict) or not all(type(value) in (int, float) for value in found.values()):
         raise RecipeError(f"{path}: expected an object of numbers")
     return found
 
 
-def _move_head(home: Home, model: str, digest: str, actor: str, version: str) -> None:
+def _move_head(refs: GitRefs, model: str, digest: str, actor: str, version: str) -> None:
     """`refs/heads/<model>/main` follows what was packed last; who comes second moves it again."""
-    name, refs = f"refs/heads/{model}/main", home.refs()
+    name = f"refs/heads/{model}/main"
     while True:
         current = refs.get(name)
         expected = None if current is None else current.commit

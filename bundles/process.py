@@ -179,7 +179,15 @@ class HasGolden(Protocol):
         ...
 
 
-def reproduces_golden(bundle: HasGolden, connection: RunnerConnection) -> GoldenReport:
+class Predicts(Protocol):
+    """A runner that can be asked: a connection to one, or a process of one's own."""
+
+    def predict(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return the outputs and the signals of a batch."""
+        ...
+
+
+def reproduces_golden(bundle: HasGolden, connection: Predicts) -> GoldenReport:
     """Predict a bundle's golden inputs and compare with the recorded outputs.
 
     Numbers agree within `absolute + relative × |recorded|`, NaN with NaN; everything else agrees when it is equal.

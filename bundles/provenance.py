@@ -17,13 +17,18 @@ PACK_TYPE = "https://snowgate.dev/pack/v1"
 def predicate(
     run: Mapping[str, Any],
     *,
+    files: Mapping[str, str],
     lock_digest: str,
     parents: Sequence[str],
     author: str,
     created: str,
     builder: str,
 ) -> dict[str, Any]:
-    """Return the predicate for a recorded run, or for a folder packed without one (`run` empty)."""
+    """Return the predicate for a recorded run, or for a folder packed without one (`run` empty).
+
+    `files` are the digests of those packed files, by path, that no recorded run made.
+    """
+    seen = set((run.get("authority") or {}).get("observed", ["environment"]))
     dependencies: list[dict[str, Any]] = []
     code = run.get("code")
     if code is not None:
@@ -31,9 +36,11 @@ def predicate(
         facts = {"dirty": code.get("dirty"), "archive_sha256": code.get("archive"), "authority": "observed"}
         dependencies.append(_resource("source", digest, facts, code.get("remote")))
     for one in run.get("data", []):
-        facts = {"size": one["size"], "authority": one["authority"]}
+        facts = {key: one.get(key) for key in ("size", "authority", "changed_during_run")}
         dependencies.append(_resource(f"data/{one['name']}", _sha256(one["sha256"]), facts, one.get("path")))
-    dependencies.append(_resource("env/pylock.toml", _sha256(lock_digest), {"authority": "observed"}))
+    authority = "observed" if "environment" in seen else "declared"
+    dependencies.append(_resource("env/pylock.toml", _sha256(lock_digest), {"authority": authority}))
+    dependencies += [_resource(path, _sha256(digest), {"authority": "declared"}) for path, digest in files.items()]
     dependencies += [_resource(f"parent/{parent}", _sha256(parent), {"authority": "declared"}) for parent in parents]
     external = {
         "argv": run.get("command", []),

@@ -7,12 +7,15 @@ inputs = [{ name = "image", datatype = "FP32", shape = [-1, 784] }]
 outputs = [{ name = "logits", datatype = "FP32", shape = [-1, 10], semantic = "logits" }]
 """
 
+import math
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from safetensors import SafetensorError
@@ -24,20 +27,25 @@ from bundles.schema import DATATYPES, TensorSpec, is_batched
 FILE = "bundle.toml"
 LOADERS = ("torch", "python")
 GOLDEN_ROWS = 8
-KEYS = {
-    "model",
-    "loader",
-    "entrypoint",
-    "weights",
-    "max_batch_size",
-    "holdout",
-    "golden",
-    "tolerance",
-    "parameters",
-    "metrics",
-    "inputs",
-    "outputs",
+KEYS: dict[str, tuple[type, ...]] = {
+    "model": (str,),
+    "loader": (str,),
+    "entrypoint": (str,),
+    "weights": (str,),
+    "max_batch_size": (int,),
+    "holdout": (str,),
+    "golden": (str,),
+    "tolerance": (int, float, dict),
+    "parameters": (dict,),
+    "metrics": (dict,),
+    "inputs": (list,),
+    "outputs": (list,),
 }
+TOML_WORDS = {str: "text", int: "a whole number", float: "a number", dict: "a table", list: "a list of tables"}
+ENTRYPOINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+REQUIRED = ("loader", "entrypoint", "holdout", "inputs", "outputs")
+TOLERANCE = 1e-4
+"""By default: what another processor, or a newer framework, changes in a float32 network's answers."""
 Array = np.ndarray[Any, Any]
 
 
@@ -55,7 +63,7 @@ class Recipe:
     weights: str | None = None
     golden: str | None = None
     max_batch_size: int = 64
-    tolerance: dict[str, float] = field(default_factory=lambda: {"absolute": 1e-4, "relative": 1e-4})
+    tolerance: dict[str, float] = field(default_factory=lambda: {"absolute": TOLERANCE, "relative": TOLERANCE})
     parameters: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -95,28 +103,24 @@ class Recipe:
         dtype = DATATYPES[spec.datatype][0]
         if array.dtype != dtype and not np.can_cast(array.dtype, dtype, "same_kind"):
             raise RecipeError(f"{path}: array '{spec.name}' is {array.dtype}, expected {dtype} for {spec.datatype}")
-        return array.astype(dtype)
+        converted = array.astype(dtype)
+        if array.dtype.kind in "iu" and not np.array_equal(converted, array):
+            raise RecipeError(
+                f"{path}: array '{spec.name}' is {array.dtype} with values that {spec.datatype} can't hold"
+            )
+        return converted
 
 
 def read_recipe(directory: Path) -> Recipe:
     """Read `bundle.toml` in a folder. Raises RecipeError."""
     path = directory / FILE
     try:
-        document = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(f"{path}: not found; a folder to pack holds a bundle.toml, see docs/bundles.md") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path}: {error}") from error
-    for key in document:
-        if key not in KEYS:
-            close = get_close_matches(key, KEYS, 1)
-            hint = f"did you mean '{close[0]}'?" if close else f"expected one of {', '.join(sorted(KEYS))}"
-            raise RecipeError(f"{path}: unknown key '{key}'; {hint}")
-    for key in ("loader", "entrypoint", "holdout", "inputs", "outputs"):
-        if key not in document:
-            raise RecipeError(f"{path}: '{key}' is missing, see docs/bundles.md")
-    if document["loader"] not in LOADERS:
-        raise RecipeError(f"{path}: loader {document['loader']!r}, expected one of {', '.join(LOADERS)}")
+    _check_keys(path, document)
     recipe = Recipe(
         directory=directory,
         loader=document["loader"],
@@ -127,10 +131,10 @@ def read_recipe(directory: Path) -> Recipe:
         model=document.get("model"),
         weights=document.get("weights"),
         golden=document.get("golden"),
-        max_batch_size=_positive(path, "max_batch_size", document.get("max_batch_size", 64)),
-        tolerance=_tolerance(path, document.get("tolerance", 1e-4)),
+        max_batch_size=document.get("max_batch_size", 64),
+        tolerance=_tolerance(path, document.get("tolerance", TOLERANCE)),
         parameters=document.get("parameters", {}),
-        metrics=document.get("metrics", {}),
+        metrics=_numbers(path, "metrics", document.get("metrics", {})),
     )
     _check_files(path, recipe)
     return recipe
@@ -152,33 +156,73 @@ def weights_of(recipe: Recipe) -> str | None:
     return found[0]
 
 
-def _tensors(path: Path, side: str, entries: Any) -> tuple[TensorSpec, ...]:
-    if not isinstance(entries, list) or not entries:
+def _check_keys(path: Path, document: Mapping[str, Any]) -> None:
+    for key, value in document.items():
+        if key not in KEYS:
+            raise RecipeError(f"{path}: unknown key '{key}'; {_suggest(key, KEYS)}")
+        if type(value) not in KEYS[key]:
+            expected = " or ".join(TOML_WORDS[kind] for kind in KEYS[key])
+            raise RecipeError(f"{path}: {key} = {value!r}, expected {expected}")
+    for key in REQUIRED:
+        if key not in document:
+            raise RecipeError(f"{path}: '{key}' is missing, see docs/bundles.md")
+    if document["loader"] not in LOADERS:
+        raise RecipeError(f"{path}: loader {document['loader']!r}, expected one of {', '.join(LOADERS)}")
+    if not ENTRYPOINT.fullmatch(document["entrypoint"]):
+        raise RecipeError(f'{path}: entrypoint {document["entrypoint"]!r}, expected module:name, such as "model:build"')
+    if document.get("max_batch_size", 1) < 1:
+        raise RecipeError(f"{path}: max_batch_size = {document['max_batch_size']}, expected a whole number above 0")
+
+
+def _suggest(key: str, known: Iterable[str]) -> str:
+    close = get_close_matches(key, known, 1)
+    return f"did you mean '{close[0]}'?" if close else f"expected one of {', '.join(sorted(known))}"
+
+
+def _tensors(path: Path, side: str, entries: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    if not entries:
         raise RecipeError(f"{path}: {side}: expected at least one table with name, datatype and shape")
+    allowed = {"name", "datatype", "shape"} | ({"semantic", "labels"} if side == "outputs" else set())
     specs = []
-    for entry in entries:
-        allowed = {"name", "datatype", "shape"} | ({"semantic", "labels"} if side == "outputs" else set())
-        if not isinstance(entry, Mapping) or not {"name", "datatype", "shape"} <= set(entry) <= allowed:
-            raise RecipeError(f"{path}: {side}: {entry}, expected a table with {', '.join(sorted(allowed))}")
+    for position, entry in enumerate(entries):
+        where = f"{path}: {side}[{position}]"
+        if not isinstance(entry, Mapping):
+            raise RecipeError(f"{where}: {entry!r}, expected a table with {', '.join(sorted(allowed))}")
+        for key in sorted(set(entry) - allowed):
+            raise RecipeError(f"{where}: unknown key '{key}'; {_suggest(key, allowed)}")
+        for key in ("name", "datatype", "shape"):
+            if key not in entry:
+                raise RecipeError(f"{where}: '{key}' is missing")
+        if not isinstance(entry["name"], str) or not entry["name"]:
+            raise RecipeError(f"{where}: name = {entry['name']!r}, expected text")
+        labels = entry.get("labels", [])
+        if not isinstance(entry["shape"], list) or not isinstance(labels, list):
+            raise RecipeError(f"{where}: shape = {entry['shape']!r}, labels = {labels!r}, expected lists")
         try:
             specs.append(TensorSpec(**entry))
         except RecipeError as error:
-            raise RecipeError(f"{path}: {error}") from error
+            raise RecipeError(f"{where}: {error}") from error
+    names = [spec.name for spec in specs]
+    for name in names:
+        if names.count(name) > 1:
+            raise RecipeError(f"{path}: {side}: the name '{name}' stands twice")
     return tuple(specs)
 
 
-def _positive(path: Path, key: str, value: Any) -> int:
-    if type(value) is not int or value < 1:
-        raise RecipeError(f"{path}: {key} = {value!r}, expected a whole number above 0")
-    return value
+def _numbers(path: Path, key: str, table: Mapping[str, Any]) -> dict[str, float]:
+    for name, value in table.items():
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise RecipeError(f"{path}: {key}: {name} = {value!r}, expected a finite number")
+    return dict(table)
 
 
 def _tolerance(path: Path, value: Any) -> dict[str, float]:
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-        return {"absolute": float(value), "relative": float(value)}
-    if isinstance(value, Mapping) and set(value) == {"absolute", "relative"}:
-        return {key: float(one) for key, one in value.items()}
-    raise RecipeError(f"{path}: tolerance = {value!r}, expected a number, or absolute and relative")
+    both = value if isinstance(value, Mapping) else {"absolute": value, "relative": value}
+    if set(both) != {"absolute", "relative"}:
+        raise RecipeError(f"{path}: tolerance = {value!r}, expected a number, or absolute and relative")
+    if min(_numbers(path, "tolerance", both).values()) < 0:
+        raise RecipeError(f"{path}: tolerance = {value!r}, expected 0 or more")
+    return {name: float(one) for name, one in both.items()}
 
 
 def _check_files(path: Path, recipe: Recipe) -> None:
@@ -199,6 +243,6 @@ def _arrays(path: Path) -> dict[str, Array]:
             return {"rows": np.load(path, allow_pickle=False)}
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, SafetensorError) as error:
         raise RecipeError(f"{path}: can't be read: {error}") from error
     raise RecipeError(f"{path}: expected a .npz, .npy or .safetensors file")

@@ -2,14 +2,15 @@
 
     output = record(["python", "train.py", "--seed", "1"], output=Path("model"), …)
 
-The code is the git *tree* as it is on disk at that moment, uncommitted and untracked files included, not a commit that
-may never have been what ran. Data files are those that the command opened for reading: an audit hook in the Python
-child writes them down, so nobody has to remember. No secret enters: the environment is an allow-list, credentials are
-cut out of URLs, and options that look like secrets are refused by their names.
+The code is the tree as it is on disk before the command starts (see `bundles.source`), not a commit that may never
+have been what ran. Data files are those that the command opened for reading: an audit hook in its Python processes
+writes them down (`bundles/observer/`), so nobody has to remember. Each fact is `observed` here, or `declared` by the
+person. No secret enters: the environment is an allow-list, credentials are cut out of URLs, and options that look like
+secrets are refused.
 """
 
+import codecs
 import getpass
-import io
 import json
 import os
 import re
@@ -18,7 +19,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,12 +26,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 from bundles import environment
-from bundles.digest import sha256_bytes, sha256_file
-from bundles.errors import RecordingError
+from bundles.digest import sha256_file
+from bundles.errors import CommandFailed, RecordingError
+from bundles.observer.sitecustomize import VARIABLE as OBSERVED_VARIABLE
+from bundles.source import capture, git
 
 FOLDER = ".snowgate"
 """In the output folder: what was recorded, for `pack` to take along."""
@@ -46,46 +47,32 @@ ENVIRONMENT_KEPT = (
     "PYTHONHASHSEED",
     "TZ",
 )
-SOURCE_BYTES_MAX = 64 * 1024 * 1024
-"""The tree of a project is some megabytes of text; beyond this it holds data that belongs elsewhere."""
-SECRET = re.compile(r"token|secret|passw|api.?key|credential", re.IGNORECASE)
-NOT_DATA = (".py", ".pyc", ".pyi", ".so", ".pth", ".cfg", ".egg-link")
+SECRET = re.compile(
+    r"(^|[-_.])(token|secret|password|passwd|passphrase|credentials?|(api|access|private)[-_.]?key)$", re.IGNORECASE
+)
+SECRET_CHARACTERS_MIN = 8
+"""What is shorter is no secret worth the name, but a `--pad-token` perhaps."""
+NOT_DATA = (".py", ".pyc", ".pyi", ".so")
 SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib/", "/var/lib/")
-PLAIN_SOURCES = {".py", ".toml", ".cfg", ".txt", ".md", ".sh", ".ipynb", ".yaml", ".yml"}
-
-HOOK = """
-import atexit, importlib.machinery, importlib.util, json, os, sys
-_here = os.path.dirname(__file__)
-_opened = set()
-def _hook(event, args):
-    if event == "open" and isinstance(args[0], (str, bytes)):
-        mode, flags = args[1], args[2]
-        writes = any(c in mode for c in "wax+") if isinstance(mode, str) else flags & (os.O_WRONLY | os.O_RDWR)
-        if not writes:
-            _opened.add(os.path.abspath(os.fsdecode(args[0])))
-sys.addaudithook(_hook)
-def _say():
-    facts = {"executable": sys.executable, "path": sys.path, "prefixes": [sys.prefix, sys.base_prefix],
-             "opened": sorted(_opened), "modules": sorted(sys.modules)}
-    with open(os.path.join(_here, "observed-%d.json" % os.getpid()), "w") as file:
-        json.dump(facts, file)
-atexit.register(_say)
-_others = [entry for entry in sys.path if os.path.abspath(entry or ".") != _here]
-_spec = importlib.machinery.PathFinder.find_spec("sitecustomize", _others)
-if _spec is not None and _spec.loader is not None:
-    # The environment's own, which ours stands before.
-    _spec.loader.exec_module(importlib.util.module_from_spec(_spec))
-"""
+SEEN = ("data", "environment")
+"""What only the audit hook can tell."""
+OBSERVER = Path(__file__).parent / "observer"
+LOG_BYTES_MAX = 16 * 1024 * 1024
+"""What a command says is kept up to here: some 200,000 lines; the rest is passed through only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What the audit hook saw in the Python processes of a run."""
+    """What the audit hook saw in the Python processes of a run.
 
-    executable: str
+    `path` and `interpreter` are those of the first one. `read` has the size and modification time (ns) of each file
+    when it was first opened; what the run itself had made before is not in it.
+    """
+
     path: list[str]
-    opened: list[str]
+    interpreter: dict[str, str]
     prefixes: list[str]
+    read: dict[str, tuple[int, int]]
 
 
 def record(
@@ -101,24 +88,31 @@ def record(
     Returns the facts, as in `run/run.json`.
 
     Raises:
-        RecordingError: the command failed (its exit status is in the text), or an option looks like a secret.
+        CommandFailed: the command failed; its output is in `output/.snowgate/log.txt`, and there are no facts.
+        RecordingError: an option looks like a secret, a data file is missing, or there is too much code.
     """
     declared = dict(parameters or {})
     _refuse_secrets(command, declared)
-    output.mkdir(parents=True, exist_ok=True)
-    folder = output / FOLDER
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    for path in data:
+        if not path.is_file():
+            msg = f"--data {path}: no such file"
+            raise RecordingError(msg)
+    folder = _folder(output)
     directory = Path.cwd()
-    code = _code(directory, output, folder / "source.tar")
+    code = capture(directory, folder / "source.tar", [output, *data])
     say(f"recording: code {code['tree'] or code['archive']}{' (uncommitted changes)' if code['dirty'] else ''}")
     started, began = _now(), time.monotonic()
     status, observed = _run(command, output, folder / "log.txt")
     seconds = time.monotonic() - began
     if status != 0:
-        msg = f"{' '.join(command)}: exit status {status}; nothing was packed"
-        raise RecordingError(msg)
-    text, summary = environment.lock(None if observed is None else observed.path)
+        how = f"ended by signal {-status}" if status < 0 else f"exit status {status}"
+        msg = f"{' '.join(command)}: {how}; nothing is packed; what it said is in {folder / 'log.txt'}"
+        raise CommandFailed(msg, status)
+    if observed is None:
+        say("no Python process was seen: data and environment are not observed (was it started with -I or -E?)")
+        text, summary = environment.lock()
+    else:
+        text, summary = environment.lock(observed.path, observed.interpreter)
     (folder / "pylock.toml").write_text(text)
     from_options = _options(command)
     run = {
@@ -134,14 +128,15 @@ def record(
         "seeds": {key: value for key, value in (from_options | declared).items() if "seed" in key.lower()},
         "environment_variables": {name: os.environ[name] for name in ENVIRONMENT_KEPT if name in os.environ},
         "environment": summary,
-        "hardware": environment.hardware() | {"threads": os.cpu_count()},
+        "hardware": environment.hardware(),
         "code": code,
         "data": _data(data, observed, output, directory),
+        "outputs": _outputs(output),
         "log": sha256_file(folder / "log.txt"),
         "who": who(directory),
         "authority": {
-            "observed": ["code", "data", "environment", "hardware", "log"],
-            "declared": ["parameters"],
+            "observed": ["command", "code", "hardware", "log", "outputs", "who", *([] if observed is None else SEEN)],
+            "declared": ["parameters", "seeds", *(SEEN if observed is None else [])],
         },
     }
     (folder / "run.json").write_text(json.dumps(run, indent=2) + "\n")
@@ -150,9 +145,13 @@ def record(
 
 def who(directory: Path) -> dict[str, Any]:
     """Say who is at work here: the operating system's user, and the name that git knows, if any."""
-    name, mail = (_git(directory, "config", key) for key in ("user.name", "user.email"))
+    name, mail = (git(directory, "config", key) for key in ("user.name", "user.email"))
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"uid {os.getuid()}"  # A container may run as a user that has no name.
     return {
-        "user": getpass.getuser(),
+        "user": user,
         "host": socket.gethostname(),
         "git": f"{name} <{mail}>" if name and mail else None,
     }
@@ -163,22 +162,27 @@ def author(people: Mapping[str, Any]) -> str:
     return str(people["git"] or f"{people['user']}@{people['host']}")
 
 
-def strip_credentials(url: str) -> str:
-    """Cut user and password out of a URL.
-
-    >>> strip_credentials("https://me:s3cret@git.example/signs.git")
-    'https://git.example/signs.git'
-    """
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.scheme else url
+def _folder(output: Path) -> Path:
+    """Make a new folder for what is recorded; what an earlier run left would speak for this one."""
+    folder = output / FOLDER
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir()
+    except OSError as error:
+        msg = f"{output}: can't be written: {error.strerror}; give another output folder"
+        raise RecordingError(msg) from error
+    return folder
 
 
 def _run(command: Sequence[str], output: Path, log: Path) -> tuple[int, Observed | None]:
-    with tempfile.TemporaryDirectory(prefix="snowgate-") as hooks:
-        (Path(hooks) / "sitecustomize.py").write_text(HOOK)
-        path = os.pathsep.join(filter(None, [hooks, os.environ.get("PYTHONPATH", "")]))
+    with tempfile.TemporaryDirectory(prefix="snowgate-") as folder:
+        observed = Path(folder).resolve() / "observed.jsonl"
+        path = os.pathsep.join(filter(None, [str(OBSERVER), os.environ.get("PYTHONPATH", "")]))
         variables = os.environ | {
             "PYTHONPATH": path,
+            OBSERVED_VARIABLE: str(observed),
             OUTPUT_VARIABLE: str(output.resolve()),
             "PYTHONUNBUFFERED": "1",
         }
@@ -187,115 +191,73 @@ def _run(command: Sequence[str], output: Path, log: Path) -> tuple[int, Observed
         except OSError as error:
             msg = f"{command[0]}: can't be started: {error.strerror}"
             raise RecordingError(msg) from error
-        assert process.stdout is not None, "it was opened as a pipe"
-        with log.open("wb") as file:
-            while chunk := os.read(process.stdout.fileno(), 65536):
-                file.write(chunk)
-                sys.stderr.write(chunk.decode(errors="replace"))
-                sys.stderr.flush()
-        status = process.wait()
-        process.stdout.close()
-        said = [json.loads(one.read_text()) for one in sorted(Path(hooks).glob("observed-*.json"))]
-    if not said:
-        return status, None
-    opened = sorted({name for one in said for name in one["opened"]})
-    return status, Observed(said[-1]["executable"], said[-1]["path"], opened, said[-1]["prefixes"])
+        try:
+            _pass_through(process, log)
+            status = process.wait()
+        finally:
+            process.kill()  # Nothing when it has ended; when we were interrupted, it must not go on unrecorded.
+            process.wait()
+        said = [json.loads(line) for line in observed.read_text().splitlines()] if observed.exists() else []
+    return status, _understand(said)
+
+
+def _pass_through(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Show what the command says as it says it, on standard error (standard output is for data), and keep it."""
+    assert process.stdout is not None, "it was opened as a pipe"
+    text = codecs.getincrementaldecoder("utf-8")("replace")
+    kept = 0
+    with process.stdout, log.open("wb") as file:
+        while chunk := os.read(process.stdout.fileno(), 65536):
+            sys.stderr.write(text.decode(chunk))
+            sys.stderr.flush()
+            file.write(chunk[: LOG_BYTES_MAX - kept])
+            kept = min(kept + len(chunk), LOG_BYTES_MAX)
+
+
+def _understand(said: Sequence[Mapping[str, Any]]) -> Observed | None:
+    """Make sense of the observers' lines, which are in the order in which things happened in all processes."""
+    starts = [one for one in said if "executable" in one]
+    if not starts:
+        return None
+    first: dict[str, Mapping[str, Any]] = {}
+    for one in said:
+        if "open" in one:
+            first.setdefault(one["open"], one)
+    interpreter = environment.interpreter() | {key: starts[0][key] for key in ("python", "implementation")}
+    read = {path: (one["state"][0], one["state"][1]) for path, one in first.items() if not one["made"]}
+    return Observed(starts[0]["path"], interpreter, sorted({name for one in starts for name in one["prefixes"]}), read)
 
 
 def _data(declared: Sequence[Path], observed: Observed | None, output: Path, directory: Path) -> list[dict[str, Any]]:
     """Every data file with its digest: the declared ones, and those that the command was seen to open."""
-    found: dict[Path, str] = {}
-    for path in declared:
-        if not path.is_file():
-            msg = f"--data {path}: no such file"
-            raise RecordingError(msg)
-        found[path.resolve()] = "declared"
+    found: dict[Path, dict[str, Any]] = {path.resolve(): {"authority": "declared"} for path in declared}
     ours = [output.resolve(), *(Path(prefix).resolve() for prefix in (observed.prefixes if observed else ()))]
-    for name in observed.opened if observed else ():
+    for name, state in (observed.read if observed else {}).items():
         path = Path(name).resolve()
-        skipped = path.suffix in NOT_DATA or str(path).startswith(SYSTEM) or any(map(path.is_relative_to, ours))
-        if path.is_file() and not skipped:
-            found[path] = "observed"
+        skipped = path.suffix in NOT_DATA or ".git" in path.parts or str(path).startswith(SYSTEM)
+        if path.is_file() and not skipped and not any(map(path.is_relative_to, ours)):
+            now = path.stat()
+            changed = {} if (now.st_size, now.st_mtime_ns) == state else {"changed_during_run": True}
+            found[path] = {"authority": "observed", **changed}
     return [
         {
             "name": str(path.relative_to(directory)) if path.is_relative_to(directory) else path.name,
             "path": path.as_uri(),
             "sha256": sha256_file(path),
             "size": path.stat().st_size,
-            "authority": authority,
+            **facts,
         }
-        for path, authority in sorted(found.items())
+        for path, facts in sorted(found.items())
     ]
 
 
-def _code(directory: Path, output: Path, archive: Path) -> dict[str, Any]:
-    """Archive the code as it is on disk now, and say which git tree that is."""
-    top = _git(directory, "rev-parse", "--show-toplevel")
-    if top is None:
-        data = _archive_folder(directory, output)
-        facts: dict[str, Any] = {"tree": None, "commit": None, "dirty": None, "remote": None}
-    else:
-        tree = _write_tree(Path(top), output)
-        data = _normalized(_git_bytes(Path(top), "archive", "--format=tar", tree))
-        commit = _git(directory, "rev-parse", "--verify", "--quiet", "HEAD")
-        committed = None if commit is None else _git(directory, "rev-parse", f"{commit}^{{tree}}")
-        remote = _git(directory, "config", "remote.origin.url")
-        facts = {
-            "tree": tree,
-            "commit": commit,
-            "dirty": committed != tree,
-            "remote": None if remote is None else strip_credentials(remote),
-        }
-    if len(data) > SOURCE_BYTES_MAX:
-        msg = (
-            f"{directory}: the code takes {len(data) >> 20} MiB, expected at most {SOURCE_BYTES_MAX >> 20}; "
-            "leave data out of it with .gitignore"
-        )
-        raise RecordingError(msg)
-    archive.write_bytes(data)
-    return facts | {"archive": sha256_bytes(data), "bytes": len(data)}
-
-
-def _write_tree(top: Path, output: Path) -> str:
-    """Write the working tree, with an index of our own so that the user's is left as it is."""
-    with tempfile.TemporaryDirectory(prefix="snowgate-") as folder:
-        variables = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        inside = output.resolve().is_relative_to(top) and output.resolve() != top
-        _git_bytes(top, "add", "--all", "--", ".", variables=variables)
-        if inside:
-            # What the run makes is no part of what ran; leaving it out of `add` fails where git ignores it anyway.
-            made = str(output.resolve().relative_to(top))
-            _git_bytes(top, "rm", "-r", "--quiet", "--cached", "--ignore-unmatch", "--", made, variables=variables)
-        return _git_bytes(top, "write-tree", variables=variables).decode().strip()
-
-
-def _archive_folder(directory: Path, output: Path) -> bytes:
-    """Without git: the source files below the folder, hidden ones and environments left out."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for path in sorted(directory.rglob("*")):
-            relative = path.relative_to(directory)
-            hidden = any(part.startswith(".") or part in ("__pycache__", "venv", "build") for part in relative.parts)
-            if hidden or path.is_relative_to(output) or path.suffix not in PLAIN_SOURCES or not path.is_file():
-                continue
-            member = tarfile.TarInfo(relative.as_posix())
-            data = path.read_bytes()
-            member.size, member.mode = len(data), 0o644
-            tar.addfile(member, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def _normalized(data: bytes) -> bytes:
-    """The same tree must give the same archive: no times, no owners."""
-    buffer = io.BytesIO()
-    with (
-        tarfile.open(fileobj=io.BytesIO(data)) as source,
-        tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as target,
-    ):
-        for member in source:
-            member.mtime, member.uid, member.gid, member.uname, member.gname = 0, 0, 0, "", ""
-            target.addfile(member, source.extractfile(member) if member.isfile() else None)
-    return buffer.getvalue()
+def _outputs(output: Path) -> list[dict[str, Any]]:
+    """Every file in the output folder after the run: `pack` compares, and says what was changed since."""
+    return [
+        {"name": path.relative_to(output).as_posix(), "sha256": sha256_file(path), "size": path.stat().st_size}
+        for path in sorted(output.rglob("*"))
+        if path.is_file() and FOLDER not in path.relative_to(output).parts
+    ]
 
 
 def _options(command: Sequence[str]) -> dict[str, str]:
@@ -311,33 +273,12 @@ def _options(command: Sequence[str]) -> dict[str, str]:
 
 
 def _refuse_secrets(command: Sequence[str], parameters: Mapping[str, str]) -> None:
-    for name in (*_options(command), *parameters):
-        if SECRET.search(name):
-            msg = f"option --{name} looks like a secret, and the command line is recorded; give it by the environment"
+    assigned = (word.partition("=") for word in command if not word.startswith("-"))  # env API_KEY=… python …
+    given = _options(command) | {name: value for name, equals, value in assigned if equals} | dict(parameters)
+    for name, value in given.items():
+        if SECRET.search(name) and len(value) >= SECRET_CHARACTERS_MIN:
+            msg = f"{name}: looks like a secret, and the command line is recorded; give it by the environment"
             raise RecordingError(msg)
-
-
-def _git(directory: Path, *arguments: str) -> str | None:
-    """Ask git something; None when there is no git, no repository or no answer."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=directory, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
-
-
-def _git_bytes(directory: Path, *arguments: str, variables: Mapping[str, str] | None = None) -> bytes:
-    done = subprocess.run(
-        ["git", *arguments],
-        cwd=directory,
-        capture_output=True,
-        check=False,
-        env=os.environ | dict(variables or {}),
-    )
-    if done.returncode != 0:
-        msg = f"git {arguments[0]} in {directory}: {done.stderr.decode(errors='replace').strip()}"
-        raise RecordingError(msg)
-    return done.stdout
 
 
 def _now() -> str:

@@ -6,18 +6,30 @@
 
 Each ref points at a commit whose tree holds one small file, `bundle.json`: the digest, and why. So the history of a
 ref is the history of what it named, with actor, reason and time, any git server can host it, and no weights are in it.
+
+A ref is moved under git's own lock (`<ref>.lock`), so a `git push` and we exclude each other. Our processes queue
+before it on a lock of the operating system, which a killed process cannot leave behind; who holds that may clear away
+a `.lock` file that a killed one did.
 """
 
+import fcntl
+import os
 import re
+import shutil
+import tempfile
 import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
+from dulwich.errors import NotGitRepository, ObjectFormatException
 from dulwich.file import FileLocked
-from dulwich.objects import Blob, Commit, ObjectID, Tree
+from dulwich.objects import Blob, Commit, ObjectID, ShaFile, Tree
 from dulwich.refs import Ref as GitName
 from dulwich.repo import Repo
 
@@ -26,7 +38,9 @@ from bundles.errors import BundleError, HomeError, RefConflict, UnknownReference
 FILE = b"bundle.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """Models, versions, branches and environments: safe as a path, a URL part and a metric label."""
+Kind = TypeVar("Kind", Blob, Commit, Tree)
 LOCK_SECONDS = 10.0
+"""A ref is locked for as long as it takes to write 41 bytes to disk; a lock file of this age was left behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,21 @@ def check_name(kind: str, name: str) -> str:
     return name
 
 
+def check_ref(name: str) -> str:
+    """Return a ref's full name when it is one of the three kinds. Raises BundleError.
+
+    >>> check_ref("refs/environments/production/signs")
+    'refs/environments/production/signs'
+    """
+    parts = name.split("/")
+    if len(parts) != 4 or parts[0] != "refs" or parts[1] not in ("tags", "heads", "environments"):
+        msg = f"ref {name[:200]!r}: expected refs/tags/…/…, refs/heads/…/… or refs/environments/…/…"
+        raise BundleError(msg)
+    for part in parts[2:]:
+        check_name("ref", part)
+    return name
+
+
 class GitRefs:
     """Refs in a bare git repository."""
 
@@ -62,11 +91,13 @@ class GitRefs:
         self._path = path
         try:
             if not (path / "HEAD").exists():
-                path.mkdir(parents=True, exist_ok=True)
-                Repo.init_bare(str(path)).close()
+                _make_repository(path)
             self._repo = Repo(str(path))
         except OSError as error:
             msg = f"{path}: can't be made: {error.strerror}; give another folder with --home"
+            raise HomeError(msg) from error
+        except NotGitRepository as error:
+            msg = f"{path}: is not a git repository; move it away, or give another folder with --home"
             raise HomeError(msg) from error
 
     def get(self, name: str) -> Ref | None:
@@ -89,20 +120,20 @@ class GitRefs:
         Raises:
             RefConflict: somebody else moved it first.
         """
-        commit = self._commit(digest, expected, actor, reason, details or {})
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
+        check_ref(name)
+        with self._alone(name):
+            commit = self._commit(digest, expected, actor, reason, details or {})
             try:
                 if expected is None:
                     moved = self._repo.refs.add_if_new(_git(name), commit)
                 else:
                     moved = self._repo.refs.set_if_equals(_git(name), ObjectID(expected.encode()), commit)
-                break
             except FileLocked:
-                if time.monotonic() > deadline:
-                    msg = f"{name}: locked for {LOCK_SECONDS:.0f} s; if no process works on it, remove its .lock file"
-                    raise RefConflict(msg) from None
-                time.sleep(0.005)
+                msg = f"{name}: another program is moving it at this moment (git's .lock file is there); try again"
+                raise RefConflict(msg) from None
+            except OSError as error:
+                msg = f"{name}: can't be written in {self._path}: {error.strerror}"
+                raise HomeError(msg) from error
         if not moved:
             msg = f"{name}: somebody else moved it first; look at what it is now, and try again"
             raise RefConflict(msg)
@@ -115,23 +146,35 @@ class GitRefs:
         commit = None if ref is None else ObjectID(ref.commit.encode())
         while commit is not None and len(found) < limit:
             found.append(self._read(name, commit))
-            parents = self._object(commit).parents
+            parents = self._object(Commit, commit).parents
             commit = parents[0] if parents else None
         return found
 
-    def version(self) -> tuple[tuple[str, int], ...]:
-        """Return something that changes when an environment's ref moves; costs a few system calls."""
-        root = self._path / "refs" / "environments"
-        folders = [root, *root.glob("*")] if root.exists() else []
+    def version(self) -> tuple[tuple[str, bytes | int], ...]:
+        """Return something that differs when an environment's ref has moved; costs some 20 microseconds a ref.
+
+        What the refs hold, not when their files were changed: file times tick every few milliseconds only, and two
+        moves within a tick would look like one.
+        """
+        found: list[tuple[str, bytes | int]] = []
+        for folder, _folders, names in os.walk(self._path / "refs" / "environments"):
+            for name in names:
+                path = Path(folder, name)
+                try:
+                    found.append((str(path), path.read_bytes()))
+                except FileNotFoundError:
+                    continue  # Only a lock file goes away; the next look sees what it became.
         packed = self._path / "packed-refs"
-        return tuple((str(one), one.stat().st_mtime_ns) for one in (*folders, packed) if one.exists())
+        if packed.exists():
+            found.append((str(packed), packed.stat().st_mtime_ns))
+        return tuple(sorted(found))
 
     def claim_version(self, model: str, digest: str, *, actor: str, details: dict[str, Any]) -> str:
         """Give a bundle the next version of its model: a decimal string, never used again."""
         check_name("model", model)
         while True:
-            taken = [int(ref.rpartition("/")[2]) for ref in self._names(f"refs/tags/{model}/") if ref[-1].isdigit()]
-            version = str(max(taken, default=0) + 1)
+            names = (ref.rpartition("/")[2] for ref in self._names(f"refs/tags/{model}/"))
+            version = str(max((int(name) for name in names if name.isdecimal()), default=0) + 1)
             try:
                 self.set(
                     f"refs/tags/{model}/{version}",
@@ -165,7 +208,8 @@ class GitRefs:
         for place in places:
             ref = self.get(place) if NAME.fullmatch(model) and NAME.fullmatch(name) else None
             if ref is not None and ref.digest is not None:
-                return ref.digest, model, self.version_of(ref.digest, model)
+                tagged = place.startswith("refs/tags/")
+                return ref.digest, model, name if tagged else self.version_of(ref.digest, model)
         known = [ref.rpartition("/")[2] for ref in self._names(f"refs/tags/{model}/")]
         have = f"versions of {model}: {', '.join(known)}" if known else f"no model {model!r} in this home"
         msg = f"{reference!r}: unknown; {have}; `snowgate bundle list` shows all"
@@ -190,26 +234,52 @@ class GitRefs:
     def _names(self, prefix: str) -> list[str]:
         return sorted(name.decode() for name in self._repo.refs.allkeys() if name.startswith(prefix.encode()))
 
-    def _object(self, commit: ObjectID) -> Commit:
-        found = self._repo.object_store[commit]
-        assert isinstance(found, Commit), f"{commit!r} is not a commit"
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """Be the one of our processes that moves refs, and clear away a lock that a killed one left on this ref."""
+        try:
+            file = (self._path / "snowgate.lock").open("w")
+        except OSError as error:
+            msg = f"{self._path}: can't be written: {error.strerror}; give another folder with --home"
+            raise HomeError(msg) from error
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            left = self._path / f"{name}.lock"
+            while left.exists():
+                with suppress(FileNotFoundError):
+                    if time.time() - left.stat().st_mtime > LOCK_SECONDS:
+                        left.unlink()
+                time.sleep(0.002)
+            yield
+
+    def _object(self, kind: type[Kind], name: ObjectID) -> Kind:
+        """Read an object; git's own check (zlib's) sees most damage, the id sees all. Raises KeyError, ValueError."""
+        number, data = self._repo.object_store.get_raw(name)
+        found = ShaFile.from_raw_string(number, data)
+        if found.id != name or not isinstance(found, kind):
+            msg = f"object {name.decode()} is altered: a {type(found).__name__} with the id {found.id.decode()}"
+            raise ValueError(msg)
         return found
 
     def _read(self, name: str, commit: ObjectID) -> Ref:
-        found = self._object(commit)
-        tree = self._repo.object_store[found.tree]
-        assert isinstance(tree, Tree), "a commit has a tree"
-        blob = self._repo.object_store[tree[FILE][1]]
-        document = orjson.loads(blob.as_raw_string())
-        digest = document.pop("digest")
-        when = datetime.fromtimestamp(found.commit_time, UTC).isoformat().replace("+00:00", "Z")
+        try:
+            found = self._object(Commit, commit)
+            tree = self._object(Tree, found.tree)
+            document = orjson.loads(self._object(Blob, tree[FILE][1]).as_raw_string())
+            digest, when = document.pop("digest"), document.pop("time")
+        except (KeyError, ValueError, OSError, zlib.error, ObjectFormatException) as error:
+            msg = f"{name}: its commit {commit.decode(errors='replace')[:40]} in {self._path} is damaged: {error}"
+            raise HomeError(msg) from error
         actor = found.author.decode().rpartition(" <")[0]
         return Ref(name, digest, commit.decode(), actor, found.message.decode().strip(), when, document)
 
     def _commit(
         self, digest: str | None, parent: str | None, actor: str, reason: str, details: dict[str, Any]
     ) -> ObjectID:
-        blob = Blob.from_string(orjson.dumps({"digest": digest, **details}, option=orjson.OPT_INDENT_2) + b"\n")
+        now = datetime.now(UTC)
+        when = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        document = {**details, "digest": digest, "time": when}
+        blob = Blob.from_string(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
         tree = Tree()
         tree.add(FILE, 0o100644, blob.id)
         commit = Commit()
@@ -218,19 +288,41 @@ class GitRefs:
         # Angle brackets and line ends would end a field of git's format.
         name = re.sub(r"[<>\r\n\0]", "_", actor)
         commit.author = commit.committer = f"{name} <{name.replace(' ', '_')}>".encode()
-        commit.author_time = commit.commit_time = int(time.time())
+        commit.author_time = commit.commit_time = int(now.timestamp())
         commit.author_timezone = commit.commit_timezone = 0
         commit.message = (reason.replace("\0", "") + "\n").encode()
-        for one in (blob, tree, commit):
-            self._repo.object_store.add_object(one)
+        try:
+            for one in (blob, tree, commit):
+                self._repo.object_store.add_object(one)
+        except OSError as error:
+            msg = f"{self._path}: can't be written: {error.strerror}; make room, or give another folder with --home"
+            raise HomeError(msg) from error
         return commit.id
 
     def list(self, prefix: str) -> list[Ref]:
         """Return all refs whose name begins with `prefix`, sorted."""
-        names = sorted(name.decode() for name in self._repo.refs.allkeys() if name.startswith(prefix.encode()))
-        found = (self.get(name) for name in names)
+        found = (self.get(name) for name in self._names(prefix))
         return [ref for ref in found if ref is not None]
 
 
 def _git(name: str) -> GitName:
     return GitName(name.encode())
+
+
+def _make_repository(path: Path) -> None:
+    """Make a bare repository that appears whole, and once: of several processes that make it, one has made it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as folder:
+        made = Path(folder) / "refs.git"
+        repository = Repo.init_bare(str(made), mkdir=True)
+        config = repository.get_config()
+        # A ref that is on disk must not point at objects that are not.
+        config.set((b"core",), b"fsyncObjectFiles", b"true")
+        config.write_to_path()
+        repository.close()
+        try:
+            made.rename(path)
+        except OSError:
+            if not (path / "HEAD").exists():
+                raise
+            shutil.rmtree(made)

@@ -9,6 +9,7 @@ Source: DSSE 1.0 protocol.md; in-toto Statement v1.
 
 import copy
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 from securesystemslib.dsse import Envelope
-from securesystemslib.exceptions import VerificationError
+from securesystemslib.exceptions import FormatError, VerificationError
 from securesystemslib.signer._crypto_signer import CryptoSigner
 from securesystemslib.signer._key import SSlibKey
 
@@ -45,14 +46,13 @@ class Keys:
         try:
             if not path.exists():
                 self._path.mkdir(parents=True, exist_ok=True, mode=0o700)
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(CryptoSigner.generate_ed25519().private_bytes)
+                _make_key(path)
             key = load_pem_private_key(path.read_bytes(), password=None)
-        except FileExistsError:
-            return self.signer()  # Another process made it in this moment.
         except OSError as error:
             msg = f"{path}: can't be read or made: {error.strerror}; give another folder with --home"
+            raise HomeError(msg) from error
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            msg = f"{path}: is not an ed25519 private key in PEM form: {error}; bring back the key that was there"
             raise HomeError(msg) from error
         if not isinstance(key, Ed25519PrivateKey):
             msg = f"{path}: holds {type(key).__name__}, expected an ed25519 private key"
@@ -74,8 +74,23 @@ class Keys:
 
     def public_pem(self) -> bytes:
         """Return the home's own public key, for others to trust."""
-        key = load_pem_private_key((self._path / "home.pem").read_bytes(), password=None)
-        return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.signer().public_key.keyval["public"]))
+        return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _make_key(path: Path) -> None:
+    """Make a private key that appears whole, and once: of several processes that make it, one has made it."""
+    descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=".new-")  # Mode 0600.
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(CryptoSigner.generate_ed25519().private_bytes)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(made, path)
+    except FileExistsError:
+        return
+    finally:
+        Path(made).unlink()
 
 
 def _public(path: Path) -> SSlibKey:
@@ -115,8 +130,8 @@ def verify(envelope: dict[str, Any], digest: str, trusted: Sequence[SSlibKey]) -
     try:
         # The library changes what it is given.
         opened = Envelope.from_dict(copy.deepcopy(envelope))
-    except (KeyError, ValueError, TypeError) as error:
-        msg = f"bundle {digest}: a signature is not a DSSE envelope: {error}"
+    except (KeyError, ValueError, TypeError, AttributeError, FormatError) as error:
+        msg = f"bundle {digest}: a signature is not a DSSE envelope: {type(error).__name__}: {error}"
         raise UntrustedBundle(msg) from error
     if opened.payload_type != PAYLOAD_TYPE:
         msg = f"bundle {digest}: signed payload is {opened.payload_type!r}, expected {PAYLOAD_TYPE!r}"
@@ -125,14 +140,21 @@ def verify(envelope: dict[str, Any], digest: str, trusted: Sequence[SSlibKey]) -
         accepted = opened.verify(list(trusted), 1)
     except VerificationError as error:
         signers = ", ".join(keyid[:16] for keyid in opened.signatures)
-        msg = (
-            f"bundle {digest}: signed by {signers}, which this home does not trust (or its content was altered); "
-            "if you trust the signer: snowgate bundle trust KEY.pub"
-        )
+        if any(key.keyid in opened.signatures for key in trusted):
+            msg = f"bundle {digest}: the signature of {signers} is not of what it stands under; it was altered"
+        else:
+            msg = (
+                f"bundle {digest}: signed by {signers or 'nobody'}, which this home does not trust; "
+                "if you trust the signer: snowgate bundle trust KEY.pub"
+            )
         raise UntrustedBundle(msg) from error
-    statement: dict[str, Any] = orjson.loads(opened.payload)
-    subjects = [one["digest"].get("sha256") for one in statement["subject"]]
-    if digest.removeprefix("sha256:") not in subjects:
-        msg = f"bundle {digest}: its signature is about another bundle, sha256:{subjects[0]}"
+    try:
+        statement: dict[str, Any] = orjson.loads(opened.payload)
+        subjects = [f"sha256:{one['digest']['sha256']}" for one in statement["subject"]]
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        msg = f"bundle {digest}: what was signed is not an in-toto statement: {type(error).__name__}: {error}"
+        raise UntrustedBundle(msg) from error
+    if digest not in subjects:
+        msg = f"bundle {digest}: its signature is about another bundle, {', '.join(subjects) or 'none'}"
         raise UntrustedBundle(msg)
     return next(iter(accepted)), statement

@@ -3,7 +3,7 @@
 A blob appears whole or not at all (temporary file, sync, rename), under the name of its digest, so writers need not
 know of each other. Only `index.json`, the list of manifests, is rewritten, under a lock. Signatures and other later
 words about a bundle are manifests of their own that name it as their subject, as OCI 1.1 has it: they never change
-its identity.
+its identity. A blob that has gone bad is refused by every reader, and made good by adding the same content again.
 
 Source: OCI image specification 1.1, image-layout.md and manifest.md.
 """
@@ -15,9 +15,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
-import orjson
+import msgspec
 
 from bundles.digest import canonical_json, sha256_bytes, sha256_file
 from bundles.errors import CorruptBundle, HomeError, UnknownReference
@@ -34,8 +34,35 @@ from bundles.manifest import (
 ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
 STATEMENT_TYPE = "application/vnd.in-toto+json"
 SUBJECT_ANNOTATION = "dev.snowgate.subject"
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 EMPTY = b"{}"
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+
+
+class _Entry(msgspec.Struct, rename="camel", omit_defaults=True):
+    """One manifest as `index.json` and an attestation name it."""
+
+    media_type: str
+    digest: str
+    size: int
+    artifact_type: str = ""
+    annotations: dict[str, str] = {}
+
+
+class _Index(msgspec.Struct, rename="camel"):
+    """`index.json`."""
+
+    manifests: list[_Entry]
+    schema_version: int = 2
+    media_type: str = "application/vnd.oci.image.index.v1+json"
+
+
+class _Attestation(msgspec.Struct):
+    """A manifest about another manifest."""
+
+    subject: _Entry
+    config: _Entry
+    layers: list[_Entry]
 
 
 class BundleStore(Protocol):
@@ -89,10 +116,14 @@ class OciStore:
         try:
             self._blobs.mkdir(parents=True, exist_ok=True)
             if not (path / "oci-layout").exists():
-                _write(path / "oci-layout", orjson.dumps({"imageLayoutVersion": "1.0.0"}))
+                _write(path / "oci-layout", LAYOUT)
+            layout = (path / "oci-layout").read_bytes()
         except OSError as error:
             msg = f"{path}: can't be made: {error.strerror}; give another folder with --home"
             raise HomeError(msg) from error
+        if layout.strip() != LAYOUT:
+            found = f"{layout[:80]!r}, expected {LAYOUT!r}"
+            raise CorruptBundle("oci-layout", f"is not that of OCI 1.0.0 ({path / 'oci-layout'}: {found})")
 
     def add_blob(self, content: bytes | Path, media_type: str, path: str | None = None) -> Descriptor:
         """Put bytes, or a file's bytes, in the store and return what names them."""
@@ -101,7 +132,7 @@ class OciStore:
         else:
             digest, size = sha256_file(content), content.stat().st_size
         target = self._blob(digest)
-        if not target.exists():
+        if not target.exists() or sha256_file(target) != digest:
             if isinstance(content, bytes):
                 _write(target, content)
             else:
@@ -112,17 +143,10 @@ class OciStore:
         """Put a bundle's manifest in the store, its blobs being there, and return the bundle's digest."""
         for descriptor in (manifest.config, *manifest.layers):
             if not self._blob(descriptor.digest).exists():
-                raise CorruptBundle(descriptor.path or "config", f"is not in the store ({descriptor.digest})")
+                raise self._corrupt(descriptor, "missing")
         data = manifest.to_bytes()
         descriptor = self.add_blob(data, MANIFEST_TYPE)
-        self._add_to_index(
-            {
-                "mediaType": MANIFEST_TYPE,
-                "digest": descriptor.digest,
-                "size": len(data),
-                "artifactType": ARTIFACT_TYPE,
-            }
-        )
+        self._add_to_index(_Entry(MANIFEST_TYPE, descriptor.digest, len(data), ARTIFACT_TYPE))
         return descriptor.digest
 
     def manifest(self, digest: str) -> Manifest:
@@ -140,7 +164,7 @@ class OciStore:
         try:
             data = self._blob(descriptor.digest).read_bytes()
         except OSError as error:
-            raise self._corrupt(descriptor, error.strerror or "unreadable") from error
+            raise self._unreadable(descriptor, error) from error
         found = sha256_bytes(data)
         if found != descriptor.digest:
             raise self._corrupt(descriptor, f"altered: its digest is {found}")
@@ -151,11 +175,18 @@ class OciStore:
 
         The copy is what is hashed, not the blob: what was checked is what will be read.
         """
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            shutil.copyfile(self._blob(descriptor.digest), target)
+            blob = self._blob(descriptor.digest).open("rb")
         except OSError as error:
-            raise self._corrupt(descriptor, error.strerror or "unreadable") from error
+            raise self._unreadable(descriptor, error) from error
+        with blob:
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("wb") as file:
+                    shutil.copyfileobj(blob, file)
+            except OSError as error:
+                msg = f"{target}: can't be written: {error.strerror}; give the home folder room, or another place"
+                raise HomeError(msg) from error
         found = sha256_file(target)
         if found != descriptor.digest:
             target.unlink()
@@ -165,17 +196,18 @@ class OciStore:
         """Check every byte of a bundle. Raises CorruptBundle, naming the path of the first file that is wrong."""
         manifest = self.manifest(digest)
         for descriptor in (manifest.config, *manifest.layers):
-            blob = self._blob(descriptor.digest)
-            if not blob.exists():
-                raise self._corrupt(descriptor, "missing")
-            found = sha256_file(blob)
+            try:
+                found = sha256_file(self._blob(descriptor.digest))
+            except OSError as error:
+                raise self._unreadable(descriptor, error) from error
             if found != descriptor.digest:
                 raise self._corrupt(descriptor, f"altered: its digest is {found}")
         self.attestations(digest)
 
     def attach(self, digest: str, envelope: dict[str, Any]) -> None:
         """Put a signed statement about a bundle beside it."""
-        subject = {"mediaType": MANIFEST_TYPE, "digest": digest, "size": self._blob(digest).stat().st_size}
+        size = len(self.manifest(digest).to_bytes())
+        subject = {"mediaType": MANIFEST_TYPE, "digest": digest, "size": size}
         layer = self.add_blob(canonical_json(envelope), ENVELOPE_TYPE)
         config = self.add_blob(EMPTY, EMPTY_TYPE)
         document = {
@@ -188,46 +220,60 @@ class OciStore:
         }
         data = canonical_json(document)
         manifest = self.add_blob(data, MANIFEST_TYPE)
-        entry = {"mediaType": MANIFEST_TYPE, "digest": manifest.digest, "size": len(data)}
-        self._add_to_index(entry | {"artifactType": STATEMENT_TYPE, "annotations": {SUBJECT_ANNOTATION: digest}})
+        about = {SUBJECT_ANNOTATION: digest}
+        self._add_to_index(_Entry(MANIFEST_TYPE, manifest.digest, len(data), STATEMENT_TYPE, about))
 
     def attestations(self, digest: str) -> list[dict[str, Any]]:
         """Return the signed statements about a bundle. Raises CorruptBundle."""
-        found = []
+        found: list[dict[str, Any]] = []
         for entry in self._entries():
-            if entry.get("annotations", {}).get(SUBJECT_ANNOTATION) != digest:
+            if entry.annotations.get(SUBJECT_ANNOTATION) != digest:
                 continue
-            named = Descriptor(MANIFEST_TYPE, entry["digest"], entry["size"], "attestation manifest")
-            document = orjson.loads(self.read(named))
-            if document["subject"]["digest"] != digest:
+            named = Descriptor(MANIFEST_TYPE, entry.digest, entry.size, "attestation manifest")
+            try:
+                document = msgspec.json.decode(self.read(named), type=_Attestation)
+                self.read(Descriptor(EMPTY_TYPE, document.config.digest, document.config.size, "attestation config"))
+                envelopes = [
+                    self.read(Descriptor(ENVELOPE_TYPE, layer.digest, layer.size, "attestation"))
+                    for layer in document.layers
+                ]
+                said = [msgspec.json.decode(envelope, type=dict[str, Any]) for envelope in envelopes]
+            except msgspec.DecodeError as error:
+                raise self._corrupt(named, f"not an attestation ({error})") from error
+            if document.subject.digest != digest:
                 raise self._corrupt(named, "about another bundle than the index says")
-            layer = document["layers"][0]
-            envelope = Descriptor(ENVELOPE_TYPE, layer["digest"], layer["size"], "attestation")
-            found.append(orjson.loads(self.read(envelope)))
+            found += said
         return found
+
+    def _unreadable(self, descriptor: Descriptor, error: OSError) -> CorruptBundle:
+        missing = isinstance(error, FileNotFoundError)
+        return self._corrupt(descriptor, "missing" if missing else f"unreadable: {error.strerror}")
 
     def _corrupt(self, descriptor: Descriptor, what: str) -> CorruptBundle:
         blob = self._blob(descriptor.digest)
-        return CorruptBundle(descriptor.path or "config", f"is {what} (blob {blob}, expected {descriptor.digest})")
+        return CorruptBundle(descriptor.path or "config.json", f"is {what} (blob {blob}, expected {descriptor.digest})")
 
     def _blob(self, digest: str) -> Path:
         return self._blobs / digest.removeprefix("sha256:")
 
-    def _entries(self) -> list[dict[str, Any]]:
+    def _entries(self) -> list[_Entry]:
         try:
-            entries: list[dict[str, Any]] = orjson.loads(self._index.read_bytes())["manifests"]
+            entries = msgspec.json.decode(self._index.read_bytes(), type=_Index).manifests
         except FileNotFoundError:
             return []
-        except (orjson.JSONDecodeError, KeyError) as error:
+        except msgspec.DecodeError as error:
             raise CorruptBundle("index.json", f"is not the index of an OCI layout ({self._index}: {error})") from error
+        for entry in entries:
+            # It becomes a file's name.
+            if not is_digest(entry.digest):
+                raise CorruptBundle("index.json", f"names {entry.digest!r}, expected a digest ({self._index})")
         return entries
 
-    def _add_to_index(self, entry: dict[str, Any]) -> None:
+    def _add_to_index(self, entry: _Entry) -> None:
         with self._locked():
             entries = self._entries()
-            if all(one["digest"] != entry["digest"] for one in entries):
-                document = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json"}
-                _write(self._index, orjson.dumps(document | {"manifests": [*entries, entry]}))
+            if all(one.digest != entry.digest for one in entries):
+                _write(self._index, msgspec.json.encode(_Index([*entries, entry])))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -237,26 +283,44 @@ class OciStore:
 
     def list(self) -> list[str]:
         """Return the digests of all bundles, in the order in which they were added."""
-        return [entry["digest"] for entry in self._entries() if entry.get("artifactType") == ARTIFACT_TYPE]
+        return [entry.digest for entry in self._entries() if entry.artifact_type == ARTIFACT_TYPE]
 
 
 def _write(target: Path, data: bytes) -> None:
     """Write a file whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".new-", delete=False) as file:
+    with _arriving(target) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(target)
 
 
 def _copy_in(source: Path, target: Path, digest: str) -> None:
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".new-", delete=False) as file:
-        with source.open("rb") as opened:
-            shutil.copyfileobj(opened, file)
+    """Copy a file whole or not at all; what was copied must be what was hashed."""
+    with _arriving(target) as file, source.open("rb") as opened:
+        shutil.copyfileobj(opened, file)
         file.flush()
-        os.fsync(file.fileno())
-    copied = Path(file.name)
-    if sha256_file(copied) != digest:
-        copied.unlink()
-        raise CorruptBundle(str(source), "changed while it was copied; pack it again when nobody writes to it")
-    copied.replace(target)
+        if sha256_file(Path(file.name)) != digest:
+            raise CorruptBundle(str(source), "changed while it was copied; pack it again when nobody writes to it")
+
+
+@contextmanager
+def _arriving(target: Path) -> Iterator[IO[bytes]]:
+    """Give a temporary file that becomes `target`, on disk, when all went well, and is gone when not."""
+    file = tempfile.NamedTemporaryFile(dir=target.parent, prefix=".new-", delete=False)  # noqa: SIM115 - it is renamed
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(file.name).replace(target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            # Without it a power cut can take the name back, and leave an index that points at nothing.
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        Path(file.name).unlink(missing_ok=True)
+        msg = f"{error.filename or target}: can't be written: {error.strerror}; make room, or give another --home"
+        raise HomeError(msg) from error
+    except BaseException:
+        Path(file.name).unlink(missing_ok=True)
+        raise
