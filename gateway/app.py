@@ -26,7 +26,7 @@ from gateway.control import Control, key_digests
 from gateway.operations import Operations
 from gateway.settings import Settings, SettingsError
 from monitors.incidents import Incidents
-from monitors.log.reader import recover_all
+from monitors.log.recovery import recover_all
 from state.sqlite import SqliteState
 
 log = logging.getLogger("snowgate.control")

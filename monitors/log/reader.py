@@ -1,268 +1,240 @@
 """Reading: following with a cursor, finding by id, walking everything.
 
-A reader needs nothing from the writers but their files. It goes up to each segment's durable mark and no further.
+A reader needs nothing from the writers but their files. It goes up to each segment's durable mark and no further, and
+what it can't read it reports: no record is passed over in silence.
 """
 
-import os
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from heapq import merge
 from pathlib import Path
-from typing import Any, BinaryIO
 
-from monitors.log.errors import LogCorrupt, LogError
+from monitors.log.errors import LogCorrupt
+from monitors.log.frame import FrameStart
 from monitors.log.record import Record, id_milliseconds
-from monitors.log.segment import (
-    FRAME,
-    HEADER_BYTES,
-    WRITTEN,
-    FrameHeader,
-    decode_records,
-    frame_digest,
-    frame_header,
-    next_frame,
-    read_frame,
-    read_header,
-    recover,
-    segment_path,
-    segments,
-)
+from monitors.log.segment import DATA_OFFSET, Mark, Segment, numbers, segment_path, writers
+from monitors.log.verify import Report, verify
 
-SLACK_MS = 600_000
-"""How long after its admission a record may be written: the longest deadline that the settings accept, ten minutes."""
-
-Cursor = Mapping[str, tuple[int, int]]
-"""Where a follower stands in each writer's series: (segment number, offset). Empty is the beginning. JSON-able."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What `verify` found."""
-
-    records: int = 0
-    answered: int = 0
-    refused: int = 0
-    shadow: int = 0
-    tombstones: int = 0
-    first_bad: dict[str, Any] | None = None
-
-
-@dataclass(slots=True)
-class _Chain:
-    """Where one writer's chain stands."""
-
-    seq: int | None = None
-    digest: bytes = b""
-    counts: dict[str, int] = field(default_factory=dict)
+Place = tuple[int, int]
+Cursor = Mapping[str, Place]
+"""Where a follower stands in each writer's series: (segment number, offset of a frame). Empty is the beginning.
+It goes through JSON as it is."""
 
 
 class LogReader:
-    """Reads the log in a directory, beside its writers."""
+    """Reads the log in a directory, beside its writers. Not to be shared between threads."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._followed: dict[str, Segment] = {}
+        self._turn = 0
 
-    def read(self, cursor: Cursor, limit: int = 10_000) -> tuple[list[Record], dict[str, tuple[int, int]]]:
-        """Read what is durable behind the cursor, without payloads: about `limit` records, in each writer's order.
+    def read(self, cursor: Cursor, limit: int = 10_000) -> tuple[list[Record], dict[str, Place]]:
+        """Read what is durable behind the cursor, without payloads, each writer's records in their order.
 
-        Returns the records and the cursor behind them; returns at once when there is nothing.
+        Whole frames are read until there are `limit` records, so there may be some more. Returns the records and the
+        cursor behind them, at once when there is nothing new. Costs microseconds a writer, and what the new records
+        take.
 
         Raises:
-            LogCorrupt: a durable frame is damaged. `skip` gives the cursor behind it.
+            LogCorrupt: the next durable frame is damaged, or records are missing; `skip` gives the cursor behind it.
         """
         found: list[Record] = []
         moved = {writer: (place[0], place[1]) for writer, place in cursor.items()}
-        if not self._directory.is_dir():
-            return found, moved
-        for writer, numbers in segments(self._directory).items():
-            number, offset = moved.get(writer, (numbers[0], HEADER_BYTES))
-            for current in numbers[bisect_right(numbers, number) - 1 :]:
-                if current > number:
-                    number, offset = current, HEADER_BYTES
-                offset = self._read_segment(writer, number, offset, found, limit)
-                moved[writer] = (number, offset)
-                if len(found) >= limit:
-                    return found, moved
+        names = writers(self._directory)
+        # Another one is first each time, or a busy writer would starve the others when the follower lags.
+        self._turn += 1
+        first = self._turn % len(names) if names else 0
+        for writer in names[first:] + names[:first]:
+            if len(found) >= limit:
+                break
+            self._follow(writer, moved, found, limit)
         return found, moved
 
-    def _read_segment(self, writer: str, number: int, offset: int, found: list[Record], limit: int) -> int:
+    def _follow(self, writer: str, moved: dict[str, Place], found: list[Record], limit: int) -> None:
+        number, offset = moved.get(writer) or (next(iter(numbers(self._directory, writer)), 0), DATA_OFFSET)
+        try:
+            while (segment := self._segment(writer, number)) is not None:
+                mark = segment.mark()
+                while offset < mark.end and len(found) < limit:
+                    frame = segment.frame(offset, mark.end)
+                    if frame is None:
+                        raise segment.damage(offset, mark.end)
+                    found += [entry.record() for entry in frame.entries()]
+                    offset = frame.start.end
+                    moved[writer] = (number, offset)
+                if offset < mark.end or not self._succeeded(segment, mark):
+                    return
+                number, offset = number + 1, DATA_OFFSET
+                moved[writer] = (number, offset)
+        except LogCorrupt:
+            # What was read before the damage is returned first; the next call begins at the damage and raises.
+            if not found:
+                raise
+
+    def _segment(self, writer: str, number: int) -> Segment | None:
+        segment = self._followed.get(writer)
+        if segment is not None and segment.number == number and not segment.removed():
+            return segment
+        if segment is not None:
+            segment.close()
+            del self._followed[writer]
+        try:
+            segment = self._followed[writer] = Segment(self._directory, writer, number)
+        except FileNotFoundError:
+            later = [one for one in numbers(self._directory, writer) if one > number]
+            if later:
+                raise self._gap(writer, number, -1, later[0]) from None
+            return None
+        return segment
+
+    def _succeeded(self, segment: Segment, mark: Mark) -> bool:
+        """Say whether the writer has gone on to the next segment, and whether that begins where this one ends."""
+        number = segment.number + 1
+        try:
+            with Segment(self._directory, segment.writer, number) as successor:
+                first_seq = successor.header.first_seq
+        except FileNotFoundError:
+            # While a segment is written it has no successor, and there is no need to look for a later one.
+            later = [one for one in numbers(self._directory, segment.writer) if one > number] if mark.closed else []
+            if later:
+                raise self._gap(segment.writer, number, mark.next_seq, later[0]) from None
+            return False
+        if segment.mark().end != mark.end:
+            # It was written on between our look at the mark and the beginning of the successor.
+            return False
+        if first_seq != mark.next_seq:
+            raise self._gap(segment.writer, number, mark.next_seq, number)
+        return True
+
+    def _gap(self, writer: str, number: int, seq: int, resume: int) -> LogCorrupt:
         path = segment_path(self._directory, writer, number)
-        with path.open("rb") as file:
-            # Read after the listing: a segment that already had a successor then is at its last mark now.
-            header = read_header(file, path)
-            while offset < header.mark and len(found) < limit:
-                frame = read_frame(file, offset)
-                if frame is None:
-                    seq = header.first_seq if not found else found[-1].seq + 1
-                    raise LogCorrupt(path, writer, seq, offset, "damaged frame", next_frame(file, offset))
-                found.extend(decode_records(*frame, with_payload=False))
-                offset = frame[0].end
-        return offset
+        return LogCorrupt(path, writer, seq, 0, "missing records", (resume, DATA_OFFSET))
 
-    def skip(self, cursor: Cursor, damage: LogCorrupt) -> dict[str, tuple[int, int]]:
-        """Give the cursor behind damage: at the next good frame of the segment, or at its end."""
-        number, _offset = cursor.get(damage.writer, (segments(self._directory)[damage.writer][0], HEADER_BYTES))
-        path = segment_path(self._directory, damage.writer, number)
-        with path.open("rb") as file:
-            resume = damage.resume if damage.resume is not None else read_header(file, path).mark
-        return {**cursor, damage.writer: (number, resume)}
+    def skip(self, cursor: Cursor, damage: LogCorrupt) -> dict[str, Place]:
+        """Give the cursor behind damage that `read` met: at the next good frame, or where the series goes on."""
+        moved = {writer: (place[0], place[1]) for writer, place in cursor.items()}
+        return moved if damage.resume is None else {**moved, damage.writer: damage.resume}
 
-    def end(self) -> dict[str, tuple[int, int]]:
-        """Return the cursor behind all that is durable now."""
-        ends = {}
-        for writer, numbers in segments(self._directory).items() if self._directory.is_dir() else ():
-            path = segment_path(self._directory, writer, numbers[-1])
-            with path.open("rb") as file:
-                ends[writer] = (numbers[-1], read_header(file, path).mark)
+    def end(self) -> dict[str, Place]:
+        """Return the cursor behind all that is durable now. Raises LogCorrupt."""
+        ends: dict[str, Place] = {}
+        for writer in writers(self._directory):
+            for number in numbers(self._directory, writer)[-1:]:
+                with Segment(self._directory, writer, number) as segment:
+                    ends[writer] = (number, segment.mark().end)
         return ends
 
     def find(self, prediction_id: str) -> Record | None:
-        """Find one record, with its payload, by the time that its id tells: only frame headers are walked.
+        """Find one record, with its payload, by the time that its id tells.
+
+        Each segment and each frame knows the smallest and largest id in it, so there is nothing to guess about how long
+        after its admission a prediction was written.
 
         Raises:
             ValueError: this is no prediction id.
+            LogCorrupt: its payload is damaged, or it was not found and may be in a damaged frame.
         """
+        prediction_id = prediction_id.lower()
         milliseconds = id_milliseconds(prediction_id)
-        if not self._directory.is_dir():
-            return None
-        for writer, numbers in segments(self._directory).items():
-            for file, header, end_ms in self._opened(writer, numbers):
-                if header.epoch_ns // 1_000_000 > milliseconds + SLACK_MS:
-                    break
-                if end_ms is not None and end_ms < milliseconds:
-                    continue
-                for frame in _frame_headers(file, header.mark):
-                    if frame.first_ms <= milliseconds <= frame.last_ms:
-                        record = _in_frame(file, frame, prediction_id)
+        damage: LogCorrupt | None = None
+        for writer in writers(self._directory):
+            for number in reversed(numbers(self._directory, writer)):
+                try:
+                    with Segment(self._directory, writer, number) as segment:
+                        record = _in_segment(segment, prediction_id, milliseconds)
                         if record is not None:
                             return record
+                except LogCorrupt as error:
+                    if error.kind == "damaged payload":
+                        raise
+                    damage = error
+        if damage is not None:
+            raise damage
         return None
 
-    def _opened(self, writer: str, numbers: list[int]) -> Iterator[tuple[BinaryIO, Any, int | None]]:
-        """Open each segment in turn, with its header and the time when the next one was begun (milliseconds)."""
-        with ExitStack() as files:
-            opened = []
-            for number in numbers:
-                path = segment_path(self._directory, writer, number)
-                file = files.enter_context(path.open("rb"))
-                opened.append((file, read_header(file, path)))
-            for position, (file, header) in enumerate(opened):
-                last = position + 1 == len(opened)
-                yield file, header, None if last else opened[position + 1][1].epoch_ns // 1_000_000
-
     def records(self, *, since: float | None = None, with_payload: bool = False) -> Iterator[Record]:
-        """Walk all durable records from `since` (seconds since the epoch) on, writer by writer.
+        """Walk all durable records from `since` (seconds since the epoch) on.
+
+        The writers' series are merged by time; within one of them it is the order of writing.
 
         Raises:
             LogCorrupt: a durable frame is damaged.
         """
-        since_ms = 0 if since is None else int(since * 1_000)
-        for writer, numbers in segments(self._directory).items() if self._directory.is_dir() else ():
-            for file, header, end_ms in self._opened(writer, numbers):
-                if end_ms is not None and end_ms < since_ms:
+        names = writers(self._directory)
+        series = [self._series(writer, since or 0.0, with_payload=with_payload) for writer in names]
+        return merge(*series, key=lambda record: record.time)
+
+    def _series(self, writer: str, since: float, *, with_payload: bool) -> Iterator[Record]:
+        since_ms = int(since * 1_000)
+        for number in numbers(self._directory, writer):
+            with Segment(self._directory, writer, number) as segment:
+                mark = segment.mark()
+                if mark.last_ms < since_ms:
                     continue
-                offset = HEADER_BYTES
-                while offset < header.mark:
-                    frame = read_frame(file, offset)
-                    if frame is None:
-                        path = segment_path(self._directory, writer, header.number)
-                        raise LogCorrupt(path, writer, -1, offset, "damaged frame", next_frame(file, offset))
-                    offset = frame[0].end
-                    if frame[0].last_ms >= since_ms:
-                        found = decode_records(*frame, with_payload=with_payload)
-                        yield from (one for one in found if since is None or one.time >= since)
+                for frame in segment.frames(DATA_OFFSET, mark.end):
+                    if frame.start.last_ms < since_ms:
+                        continue
+                    for entry in frame.entries():
+                        record = entry.record()
+                        if record.time < since:
+                            continue
+                        if with_payload:
+                            entry.complete(record, segment.body(entry))
+                        yield record
 
     def verify(self) -> Report:
-        """Walk every frame of every writer: sums, gapless numbers, chain. Says what the first bad thing is."""
-        counts: dict[str, int] = {}
-        for writer, numbers in segments(self._directory).items() if self._directory.is_dir() else ():
-            chain = _Chain()
-            for file, header, _end_ms in self._opened(writer, numbers):
-                bad = _verify_segment(file, header, chain)
-                if bad is not None:
-                    return _report(counts, {"writer": writer, "segment": header.number, **bad})
-            for kind, count in chain.counts.items():
-                counts[kind] = counts.get(kind, 0) + count
-        return _report(counts, None)
+        """Walk every frame of every writer: sums, gapless numbers, chain, payloads."""
+        return verify(self._directory)
+
+    def close(self) -> None:
+        """Close the files that are followed; the reader may be used again."""
+        for segment in self._followed.values():
+            segment.close()
+        self._followed.clear()
 
 
-def recover_all(directory: Path) -> list[LogCorrupt]:
-    """Mend all segments that no writer has open; call it before any writer starts. Returns the damage that it found."""
-    damage = []
-    for writer, numbers in segments(directory).items() if directory.is_dir() else ():
-        until: int | None = None
-        for number in reversed(numbers):
-            path = segment_path(directory, writer, number)
-            with path.open("rb") as file:
-                header = read_header(file, path)
-            if header.state == WRITTEN:
-                try:
-                    recover(path, until)
-                except LogCorrupt as error:
-                    damage.append(error)
-            until = header.first_seq
-    return damage
-
-
-def _frame_headers(file: BinaryIO, mark: int) -> Iterator[FrameHeader]:
-    offset = HEADER_BYTES
-    while offset < mark:
-        header = frame_header(os.pread(file.fileno(), FRAME.size, offset), offset)
-        if header is None:
-            resume = next_frame(file, offset)
-            if resume is None:
-                return
-            offset = resume
-            continue
-        yield header
-        offset = header.end
-
-
-def _in_frame(file: BinaryIO, header: FrameHeader, prediction_id: str) -> Record | None:
-    frame = read_frame(file, header.offset)
-    if frame is None:
-        msg = f"{file.name}: the frame at byte {header.offset}, which may hold {prediction_id}, is damaged"
-        raise LogError(msg)
-    for record in decode_records(*frame, with_payload=True):
-        if record.id == prediction_id:
-            return record
-    return None
-
-
-def _verify_segment(file: BinaryIO, header: Any, chain: _Chain) -> dict[str, Any] | None:
-    if chain.seq is None:
-        chain.seq, chain.digest = header.first_seq, header.previous
-    if (header.first_seq, header.previous) != (chain.seq, chain.digest):
-        return {
-            "seq": chain.seq,
-            "kind": "missing",
-            "message": "the segment does not go on from the one before",
-        }
-    offset = HEADER_BYTES
-    while offset < header.mark:
-        frame = read_frame(file, offset)
+def _in_segment(segment: Segment, prediction_id: str, milliseconds: int) -> Record | None:
+    mark = segment.mark()
+    if not mark.first_ms <= milliseconds <= mark.last_ms:
+        return None
+    for start in _starts(segment, mark.end):
+        if start.first_ms <= milliseconds <= start.last_ms:
+            record = _in_frame(segment, start.offset, mark.end, prediction_id)
+            if record is not None:
+                return record
+    # Not there, by frame starts that nobody has checked: look again, at every frame, and check it.
+    offset, damage = DATA_OFFSET, None
+    while offset < mark.end:
+        frame = segment.frame(offset, mark.end)
         if frame is None:
-            return {"seq": chain.seq, "kind": "altered", "message": f"damaged frame at byte {offset}"}
-        if frame[0].first_seq != chain.seq or frame[0].previous != chain.digest:
-            return {
-                "seq": chain.seq,
-                "kind": "reordered",
-                "message": f"the frame at byte {offset} is not the next one",
-            }
-        for record in decode_records(*frame, with_payload=False):
-            chain.counts[record.kind] = chain.counts.get(record.kind, 0) + 1
-        chain.seq += frame[0].count
-        chain.digest = frame_digest(*frame)
-        offset = frame[0].end
+            damage = damage or segment.damage(offset, mark.end)
+            frame = segment.next_frame(offset, mark.end)
+            if frame is None:
+                break
+        if frame.start.first_ms <= milliseconds <= frame.start.last_ms:
+            record = _in_frame(segment, frame.start.offset, mark.end, prediction_id)
+            if record is not None:
+                return record
+        offset = frame.start.end
+    if damage is not None:
+        raise damage
     return None
 
 
-def _report(counts: dict[str, int], first_bad: dict[str, Any] | None) -> Report:
-    return Report(
-        records=sum(counts.values()),
-        answered=counts.get("answered", 0),
-        refused=counts.get("refused", 0),
-        shadow=counts.get("shadow", 0),
-        first_bad=first_bad,
-    )
+def _starts(segment: Segment, end: int) -> Iterator[FrameStart]:
+    offset = DATA_OFFSET
+    while offset < end and (start := segment.start(offset, end)) is not None:
+        yield start
+        offset = start.end
+
+
+def _in_frame(segment: Segment, offset: int, end: int, prediction_id: str) -> Record | None:
+    frame = segment.frame(offset, end)
+    for entry in frame.entries() if frame is not None else ():
+        # The id as bytes: decoding every record of a frame to look for one costs a hundred times as much.
+        if prediction_id.encode() in bytes(entry.header):
+            record = entry.record()
+            if record.id == prediction_id:
+                entry.complete(record, segment.body(entry))
+                return record
+    return None

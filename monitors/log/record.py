@@ -16,7 +16,7 @@ SCHEMA = 1
 """The meaning of the fields below. It is written with every record (a default would be left out), for old logs."""
 
 
-class Tensor(msgspec.Struct):
+class Tensor(msgspec.Struct, gc=False):
     """A tensor in the protocol's raw form: little-endian, row-major; BYTES elements with their length (u32) before."""
 
     name: str
@@ -25,7 +25,7 @@ class Tensor(msgspec.Struct):
     data: bytes
 
 
-class Payload(msgspec.Struct, omit_defaults=True):
+class Payload(msgspec.Struct, omit_defaults=True, gc=False):
     """The erasable part of a record."""
 
     unit: str | None = None
@@ -37,7 +37,7 @@ class Payload(msgspec.Struct, omit_defaults=True):
     error: str | None = None
 
 
-class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Record(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """One request to one served version.
 
     `time` is the admission in seconds since the epoch. `group` tells units apart without telling who they are (a keyed
@@ -88,12 +88,14 @@ def encode(record: Record) -> tuple[bytes, bytes]:
     return _encode(header), b"" if record.payload is None else _encode(record.payload)
 
 
-def decode(header: bytes | memoryview, payload: bytes | memoryview | None) -> Record:
-    """Decode a record; without `payload` its payload stays None. Raises msgspec.DecodeError."""
-    record = _decode_header(header)
-    if payload:
-        record.payload = _decode_payload(payload)
-    return record
+def decode(header: bytes | memoryview) -> Record:
+    """Decode a record's header; its payload stays None. Raises msgspec.DecodeError."""
+    return _decode_header(header)
+
+
+def decode_payload(payload: bytes | memoryview) -> Payload:
+    """Decode a payload. Raises msgspec.DecodeError."""
+    return _decode_payload(payload)
 
 
 def new_id(now_ns: int) -> str:

@@ -1,230 +1,281 @@
-"""Segments and frames on disk: writing their bytes, walking them, and mending what a crash left.
+"""Segments: the files that frames lie in, how they begin, how they are made and walked.
 
 The format is described in the package's docstring.
 """
 
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import Self
 from zlib import crc32
 
-from monitors.log import record as records
-from monitors.log.errors import LogCorrupt, LogError
-from monitors.log.record import Record
+from monitors.log.errors import LogCorrupt
+from monitors.log.frame import (
+    MARKER_BYTES,
+    PREFIX,
+    START_BYTES,
+    Entry,
+    Frame,
+    FrameStart,
+    decode_start,
+    head_is_good,
+)
 
 MAGIC = b"SNOWLOG1"
-FRAME_MAGIC = b"FRM1"
-HEADER = struct.Struct("<8sIIQQQQ32s64s")
-HEADER_BYTES = 256
-MARK_OFFSET = 16
-STATE_OFFSET = 12
-FRAME = struct.Struct("<4sIIIQQQ32s")
-RECORD = struct.Struct("<II32s")
-SALT_BYTES = 16
-FRAME_BYTES_MAX = 1 << 30
-"""A longer claim is damage: a batch ends at 64 MiB (`writer.BATCH_BYTES_MAX`) or with one record."""
-WRITTEN, CLOSED = 0, 1
+HEADER = struct.Struct("<8sQQQQ32s8s64s")
+MARK = struct.Struct("<QQQQ32sI")
+CHECKSUM = struct.Struct("<I")
+MARK_OFFSET = 512
+DATA_OFFSET = 4096
 NO_DIGEST = bytes(32)
+NEVER_MS = (1 << 64) - 1
+MARK_READS_MAX = 1_000
+"""A mark read while it is overwritten fails its sum; the next read, microseconds later, is good. After a thousand of
+them (some milliseconds) nobody is writing it: it is damaged."""
+SEARCH_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentHeader:
-    """The fixed part at the beginning of a segment."""
+    """What is written once: `epoch` counts the openings of this writer, and `marker` begins each frame."""
 
     writer: str
     number: int
-    epoch_ns: int
+    epoch: int
+    created_ns: int
     first_seq: int
     previous: bytes
-    mark: int = HEADER_BYTES
-    state: int = WRITTEN
+    marker: bytes
 
     def encode(self) -> bytes:
-        """The 256 bytes."""
-        name = self.writer.encode().ljust(64, b"\0")
+        """The header with its sum."""
+        name = self.writer.encode()
         packed = HEADER.pack(
-            MAGIC, 1, self.state, self.mark, self.number, self.epoch_ns, self.first_seq, self.previous, name
+            MAGIC, self.number, self.epoch, self.created_ns, self.first_seq, self.previous, self.marker, name
         )
-        return packed.ljust(HEADER_BYTES, b"\0")
+        return packed + CHECKSUM.pack(crc32(packed))
 
 
 @dataclass(frozen=True, slots=True)
-class FrameHeader:
-    """The fixed part at the beginning of a frame; `offset` and `end` are its place in the segment."""
+class Mark:
+    """How far the segment is durable, and what lies up to there; overwritten in place after each sync."""
 
-    offset: int
-    length: int
-    count: int
-    first_seq: int
-    first_ms: int
-    last_ms: int
-    previous: bytes
+    end: int
+    next_seq: int
+    digest: bytes
+    first_ms: int = NEVER_MS
+    last_ms: int = 0
+    closed: bool = False
 
-    @property
-    def end(self) -> int:
-        """The offset behind the frame."""
-        return self.offset + FRAME.size + self.length
+    def encode(self) -> bytes:
+        """The mark with its sum."""
+        packed = MARK.pack(self.end, self.next_seq, self.first_ms, self.last_ms, self.digest, int(self.closed))
+        return packed + CHECKSUM.pack(crc32(packed))
+
+    def behind(self, start: FrameStart, digest: bytes) -> "Mark":
+        """The mark behind one more frame."""
+        first_ms, last_ms = min(self.first_ms, start.first_ms), max(self.last_ms, start.last_ms)
+        return Mark(start.end, start.end_seq, digest, first_ms, last_ms)
 
 
 def segment_path(directory: Path, writer: str, number: int) -> Path:
     """Where a segment lies."""
-    return directory / f"{writer}-{number:08d}.seg"
+    return directory / writer / f"{number:010d}.seg"
 
 
-def segments(directory: Path) -> dict[str, list[int]]:
-    """List the segments in a directory: the numbers of each writer, ascending."""
-    found: dict[str, list[int]] = {}
-    for entry in os.scandir(directory):
-        writer, _, number = entry.name.removesuffix(".seg").rpartition("-")
-        if entry.name.endswith(".seg") and number.isdigit():
-            found.setdefault(writer, []).append(int(number))
-    return {writer: sorted(numbers) for writer, numbers in sorted(found.items())}
+def writers(directory: Path) -> list[str]:
+    """List the writers that have something in this log."""
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+    except FileNotFoundError:
+        return []
 
 
-def read_header(file: BinaryIO, path: Path) -> SegmentHeader:
-    """Read a segment's header. Raises LogError."""
-    raw = os.pread(file.fileno(), HEADER_BYTES, 0)
-    if len(raw) < HEADER_BYTES or raw[:8] != MAGIC:
-        msg = f"{path}: not a log segment: begins with {raw[:8]!r}, expected {MAGIC!r}"
-        raise LogError(msg)
-    _magic, _version, state, mark, number, epoch_ns, first_seq, previous, name = HEADER.unpack_from(raw)
-    return SegmentHeader(name.rstrip(b"\0").decode(), number, epoch_ns, first_seq, previous, mark, state)
+def numbers(directory: Path, writer: str) -> list[int]:
+    """List the numbers of a writer's segments, ascending."""
+    try:
+        with os.scandir(directory / writer) as entries:
+            names = [entry.name for entry in entries]
+    except FileNotFoundError:
+        return []
+    return sorted(int(name[:-4]) for name in names if name.endswith(".seg") and name[:-4].isdigit())
 
 
-def encode_frame(encoded: Iterable[tuple[bytes, bytes, int]], first_seq: int, previous: bytes) -> tuple[bytes, bytes]:
-    """Encode one frame of (header, payload, id milliseconds) and return its bytes and its digest."""
-    parts: list[bytes] = []
-    times: list[int] = []
-    # One read of the kernel's generator for the whole frame: a system call a record would cost more than its digest.
-    batch = list(encoded)
-    salts = os.urandom(SALT_BYTES * len(batch))
-    chain = sha256()
-    chain.update(struct.pack("<IQ", len(batch), first_seq) + previous)
-    for position, (header, payload, milliseconds) in enumerate(batch):
-        body = salts[position * SALT_BYTES : (position + 1) * SALT_BYTES] + payload
-        digest = sha256(body).digest()
-        parts += (RECORD.pack(len(header), len(body), digest), header, body)
-        chain.update(header)
-        chain.update(digest)
-        times.append(milliseconds)
-    length = sum(map(len, parts))
-    fixed = FRAME.pack(FRAME_MAGIC, 0, length, len(batch), first_seq, min(times), max(times), previous)
-    checksum = crc32(fixed[8:])
-    for part in parts:
-        checksum = crc32(part, checksum)
-    return b"".join([fixed[:4], checksum.to_bytes(4, "little"), fixed[8:], *parts]), chain.digest()
+class Segment:
+    """One open segment file, to be read beside its writer."""
 
+    def __init__(self, directory: Path, writer: str, number: int, *, writable: bool = False) -> None:
+        """Open a segment.
 
-def frame_header(raw: bytes, offset: int) -> FrameHeader | None:
-    """Read a frame's fixed part; None when there is no frame here."""
-    if len(raw) < FRAME.size:
+        Raises:
+            FileNotFoundError: there is none of this number.
+            LogCorrupt: its header is not what was written.
+        """
+        self.path = segment_path(directory, writer, number)
+        self.writer = writer
+        self.number = number
+        self.descriptor = os.open(self.path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        header = self._header()
+        if header is None:
+            os.close(self.descriptor)
+            raise LogCorrupt(self.path, writer, -1, 0, "damaged segment header", (number + 1, DATA_OFFSET))
+        self.header = header
+
+    def _header(self) -> SegmentHeader | None:
+        raw = os.pread(self.descriptor, HEADER.size + CHECKSUM.size, 0)
+        if len(raw) < HEADER.size + CHECKSUM.size or not _sum_holds(raw):
+            return None
+        magic, number, epoch, created_ns, first_seq, previous, marker, name = HEADER.unpack_from(raw)
+        writer = name.rstrip(b"\0").decode()
+        # A good header of another segment means that somebody renamed or replaced the file.
+        if (magic, writer, number) != (MAGIC, self.writer, self.number):
+            return None
+        return SegmentHeader(writer, number, epoch, created_ns, first_seq, previous, marker)
+
+    def mark(self) -> Mark:
+        """Read the durable mark. Raises LogCorrupt."""
+        mark = read_mark(self.descriptor)
+        if mark is None:
+            # Its writer's next commit or the next recovery makes it anew, if there is one.
+            over = segment_path(self.path.parent.parent, self.writer, self.number + 1).exists()
+            resume = (self.number + 1, DATA_OFFSET) if over else None
+            seq = self.header.first_seq
+            raise LogCorrupt(self.path, self.writer, seq, MARK_OFFSET, "damaged durable mark", resume)
+        return mark
+
+    def removed(self) -> bool:
+        """Say whether the file has no name any more."""
+        return os.fstat(self.descriptor).st_nlink == 0
+
+    def start(self, offset: int, end: int) -> FrameStart | None:
+        """Read where a frame begins and ends, unchecked; None when none does or it would go beyond `end`."""
+        start = decode_start(os.pread(self.descriptor, START_BYTES, offset), offset, self.header.marker)
+        return start if start is not None and start.end <= end else None
+
+    def frame(self, offset: int, end: int) -> Frame | None:
+        """Read the frame at an offset, all but its bodies; None when it is damaged or goes beyond `end`."""
+        start = self.start(offset, end)
+        if start is None:
+            return None
+        head = os.pread(self.descriptor, start.head_bytes, offset + PREFIX.size)
+        return Frame(start, head) if head_is_good(start, head) else None
+
+    def frames(self, offset: int, end: int) -> Iterator[Frame]:
+        """Walk all frames. Raises LogCorrupt at one that is damaged."""
+        seq = self.header.first_seq if offset == DATA_OFFSET else None
+        while offset < end:
+            frame = self.frame(offset, end)
+            if frame is None:
+                raise self.damage(offset, end, seq)
+            yield frame
+            offset, seq = frame.start.end, frame.start.end_seq
+
+    def next_frame(self, offset: int, end: int) -> Frame | None:
+        """Look for the first good frame behind damage at `offset`."""
+        position = offset + 1
+        while position < end:
+            raw = os.pread(self.descriptor, min(SEARCH_BYTES, end - position), position)
+            found = raw.find(self.header.marker)
+            if found >= 0:
+                frame = self.frame(position + found, end)
+                if frame is not None:
+                    return frame
+                position += found + 1
+            elif len(raw) < MARKER_BYTES:
+                break
+            else:
+                # The marker may lie across the edge of what was read.
+                position += len(raw) - MARKER_BYTES + 1
         return None
-    magic, _checksum, length, count, first_seq, first_ms, last_ms, previous = FRAME.unpack_from(raw)
-    if magic != FRAME_MAGIC or length > FRAME_BYTES_MAX:
-        return None
-    return FrameHeader(offset, length, count, first_seq, first_ms, last_ms, previous)
+
+    def damage(self, offset: int, end: int, seq: int | None = None) -> LogCorrupt:
+        """Describe the damage at an offset: whose, from which number on, and where the good goes on."""
+        if seq is None:
+            seq = self._seq_at(offset, end)
+        behind = self.next_frame(offset, end)
+        resume = end if behind is None else behind.start.offset
+        return LogCorrupt(self.path, self.writer, seq, offset, "damaged frame", (self.number, resume))
+
+    def _seq_at(self, offset: int, end: int) -> int:
+        seq, position = self.header.first_seq, DATA_OFFSET
+        while position < offset:
+            frame = self.frame(position, end) or self.next_frame(position, end)
+            if frame is None or frame.start.offset >= offset:
+                break
+            position, seq = frame.start.end, frame.start.end_seq
+        return seq
+
+    def body(self, entry: Entry) -> bytes:
+        """Read one record's body. Raises LogCorrupt when it is not what was written."""
+        body = os.pread(self.descriptor, entry.body_bytes, entry.body_offset)
+        if not entry.body_is_good(body):
+            raise LogCorrupt(self.path, self.writer, entry.seq, entry.body_offset, "damaged payload")
+        return body
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
-def read_frame(file: BinaryIO, offset: int) -> tuple[FrameHeader, bytes] | None:
-    """Read the frame at an offset and check its sum; None when there is none, or not all of it, or it is damaged."""
-    raw = os.pread(file.fileno(), FRAME.size, offset)
-    header = frame_header(raw, offset)
-    if header is None:
-        return None
-    payload = os.pread(file.fileno(), header.length, offset + FRAME.size)
-    whole = len(payload) == header.length
-    if not whole or crc32(payload, crc32(raw[8:])) != int.from_bytes(raw[4:8], "little"):
-        return None
-    return header, payload
-
-
-def unpack(payload: bytes) -> Iterator[tuple[memoryview, memoryview, bytes]]:
-    """Split a frame's payload into (header, body, digest of the body); an erased body is empty."""
-    view, offset = memoryview(payload), 0
-    while offset < len(view):
-        header_bytes, body_bytes, digest = RECORD.unpack_from(view, offset)
-        offset += RECORD.size
-        yield view[offset : offset + header_bytes], view[offset + header_bytes :][:body_bytes], digest
-        offset += header_bytes + body_bytes
-
-
-def decode_records(header: FrameHeader, payload: bytes, *, with_payload: bool) -> list[Record]:
-    """Decode a frame's records and number them."""
-    found = []
-    for position, (head, body, _digest) in enumerate(unpack(payload)):
-        record = records.decode(head, body[SALT_BYTES:] if with_payload else None)
-        record.seq = header.first_seq + position
-        found.append(record)
-    return found
-
-
-def frame_digest(header: FrameHeader, payload: bytes) -> bytes:
-    """Compute a frame's digest, the next one's `previous`."""
-    chain = sha256(struct.pack("<IQ", header.count, header.first_seq) + header.previous)
-    for head, _body, digest in unpack(payload):
-        chain.update(head)
-        chain.update(digest)
-    return chain.digest()
-
-
-def next_frame(file: BinaryIO, offset: int) -> int | None:
-    """Look for the next good frame behind damage; None when there is none up to the end of the file."""
-    size = os.fstat(file.fileno()).st_size
-    rest = os.pread(file.fileno(), size - offset, offset)
-    position = rest.find(FRAME_MAGIC, 1)
-    while position >= 0:
-        if read_frame(file, offset + position) is not None:
-            return offset + position
-        position = rest.find(FRAME_MAGIC, position + 1)
+def read_mark(descriptor: int) -> Mark | None:
+    """Read a segment's durable mark; None when it is damaged."""
+    for _ in range(MARK_READS_MAX):
+        raw = os.pread(descriptor, MARK.size + CHECKSUM.size, MARK_OFFSET)
+        if len(raw) == MARK.size + CHECKSUM.size and _sum_holds(raw):
+            end, next_seq, first_ms, last_ms, digest, closed = MARK.unpack_from(raw)
+            return Mark(end, next_seq, digest, first_ms, last_ms, bool(closed))
+        os.sched_yield()
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """Where a segment ends: what its writer's next segment goes on from."""
-
-    number: int
-    next_seq: int
-    digest: bytes
-    cut_bytes: int
+def write_mark(descriptor: int, mark: Mark) -> None:
+    """Publish a mark to every process of this machine. It needs no sync: after a power cut, recovery finds the end."""
+    raw = mark.encode()
+    if os.pwrite(descriptor, raw, MARK_OFFSET) != len(raw):
+        raise OSError("durable mark written in part")
 
 
-def recover(path: Path, until_seq: int | None = None) -> Recovered:
-    """Bring a segment whose writer is gone to an end: cut a torn tail, sync, publish the mark, close.
-
-    What was written but not yet synced when the writer died is synced here, before anybody may read it. `until_seq` is
-    where the writer's next segment begins: frames from there on were given up after an error and written again.
-
-    Raises:
-        LogCorrupt: there is damage with good frames behind it. Nothing is changed then.
-    """
-    with path.open("r+b") as file:
-        header = read_header(file, path)
-        offset, seq, digest = HEADER_BYTES, header.first_seq, header.previous
-        while (frame := read_frame(file, offset)) is not None and seq != until_seq:
-            offset, seq = frame[0].end, frame[0].first_seq + frame[0].count
-            digest = frame_digest(*frame)
-        size = os.fstat(file.fileno()).st_size
-        if size > offset and seq != until_seq:
-            resume = next_frame(file, offset)
-            if resume is not None:
-                raise LogCorrupt(path, header.writer, seq, offset, "damaged frame", resume)
-        if header.state != CLOSED:
-            os.ftruncate(file.fileno(), offset)
-            os.fsync(file.fileno())
-            os.pwrite(file.fileno(), CLOSED.to_bytes(4, "little") + offset.to_bytes(8, "little"), STATE_OFFSET)
-            os.fsync(file.fileno())
-    return Recovered(header.number, seq, digest, max(0, size - offset))
+def create_segment(directory: Path, header: SegmentHeader) -> tuple[int, Mark]:
+    """Make a segment that appears whole or not at all; return its descriptor and its mark. Raises OSError."""
+    path = segment_path(directory, header.writer, header.number)
+    making = path.with_suffix(".new")
+    mark = Mark(DATA_OFFSET, header.first_seq, header.previous)
+    raw = (header.encode().ljust(MARK_OFFSET, b"\0") + mark.encode()).ljust(DATA_OFFSET, b"\0")
+    descriptor = os.open(making, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+    try:
+        if os.pwrite(descriptor, raw, 0) != len(raw):
+            raise OSError(f"{making}: header written in part, the disk is full")
+        os.fsync(descriptor)
+        making.rename(path)
+        sync_directory(path.parent)
+    except OSError:
+        os.close(descriptor)
+        making.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        raise
+    return descriptor, mark
 
 
 def sync_directory(directory: Path) -> None:
     """Make the names in a directory durable, after a file was made or removed in it."""
-    descriptor = os.open(directory, os.O_RDONLY)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sum_holds(raw: bytes) -> bool:
+    return raw[-CHECKSUM.size :] == CHECKSUM.pack(crc32(raw[: -CHECKSUM.size]))

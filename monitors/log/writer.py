@@ -2,36 +2,45 @@
 
 While the disk syncs, records gather; when it is done all of them go out together. So a lone prediction waits for one
 sync, and a thousand of them at once wait for hardly more than one.
+
+After a short write, or a write or sync that failed, nothing is written to that segment again: what its pages hold then
+is anybody's guess, and a second sync that says "ok" means nothing. The batch's tokens get the error, and the next batch
+begins a new segment with the same numbers; what the old one holds behind its mark is never read, and recovery cuts it.
 """
 
 import os
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from errno import ENOMEM, ENOSPC
 from pathlib import Path
 from time import time_ns
-from typing import Any, BinaryIO
+from typing import Any
 
 from monitors.log import record as records
-from monitors.log.errors import LogFull
+from monitors.log.errors import LogFull, RecordUnwritable
+from monitors.log.frame import MARKER_BYTES, Encoded, decode_start, encode_frame
 from monitors.log.record import Record, id_milliseconds
+from monitors.log.recovery import hold, recover_series
 from monitors.log.segment import (
-    CLOSED,
-    HEADER_BYTES,
-    MARK_OFFSET,
-    NO_DIGEST,
-    STATE_OFFSET,
+    DATA_OFFSET,
+    Mark,
     SegmentHeader,
-    encode_frame,
-    recover,
+    create_segment,
     segment_path,
-    segments,
     sync_directory,
+    write_mark,
 )
 
-WAITING_RECORDS_MAX = 16_384
-"""At 12 KB a record (a small image) some 200 MB; the disk is then seconds behind and it is better to refuse."""
-BATCH_BYTES_MAX = 64 * 1024 * 1024
-"""One frame's payload, counted before it is encoded; a single larger record gets a frame of its own."""
+WAITING_BYTES_MAX = 256 * 1024 * 1024
+"""What may wait for the disk: 20,000 small images (12 KB). A disk that writes 100 MB/s is then 2.5 s behind, and it is
+better to refuse. A single record may be larger; it is taken when nothing else waits."""
+RECORD_BYTES = 4_096
+"""What a record takes in memory beside its tensors: some forty small objects of 50 to 100 bytes."""
+FRAME_BYTES_MAX = 8 * 1024 * 1024
+"""A frame ends at the record with which it reaches this: at 100 MB/s the first record waits 80 ms for the last."""
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 OnDurable = Callable[[list[Any], OSError | None], None]
 
@@ -44,35 +53,51 @@ class SegmentWriter:
     ) -> None:
         """Mend what an earlier process of this name left, and begin a new segment.
 
+        `on_durable(tokens, error)` is called once for each batch: with None when its records are on stable storage,
+        else with the reason why they must count as not written.
+
         Raises:
+            LogBusy: a living process writes under this name.
             OSError: the directory can't be written.
-            LogCorrupt: the last segment is damaged in its middle.
+            ValueError: the name can't be a folder's, or is longer than 64 bytes.
         """
+        if NAME.fullmatch(name) is None:
+            raise ValueError(f"log writer {name[:80]!r}: expected up to 64 of A-Z a-z 0-9 _ . -, as in 'worker-0'")
         self._directory = directory
         self._name = name
         self._on_durable = on_durable
         self._segment_bytes = segment_bytes
-        directory.mkdir(parents=True, exist_ok=True)
-        self._number, self._next_seq, self._digest = self._go_on()
-        self._file: BinaryIO | None = None
-        self._offset = 0
-        self._open()
+        (directory / name).mkdir(parents=True, exist_ok=True)
+        sync_directory(directory)
+        self._held = hold(directory, name)
+        self._descriptor: int | None = None
+        self._marker = b""
+        try:
+            ending = recover_series(directory, name)
+            self.damage = ending.damage
+            self._number, self._epoch = ending.number, ending.epoch + 1
+            self._mark = Mark(DATA_OFFSET, ending.next_seq, ending.digest)
+            self._open()
+        except OSError:
+            os.close(self._held)
+            raise
         self._waiting: list[tuple[Record, Any]] = []
+        self._waiting_bytes = 0
         self._condition = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"log writer {name}", daemon=True)
         self._thread.start()
 
     def append(self, record: Record, token: Any) -> None:
-        """Queue a record; `token` comes back through `on_durable`. Raises LogFull."""
+        """Queue a record; `token` comes back through `on_durable`. Raises LogFull, also when the writer is closed."""
+        size = _size(record)
         with self._condition:
             if self._closing:
-                msg = "the log is closed: this process is ending"
-                raise LogFull(msg)
-            if len(self._waiting) >= WAITING_RECORDS_MAX:
-                msg = f"{WAITING_RECORDS_MAX} records wait for the disk, no more are taken"
-                raise LogFull(msg)
+                raise LogFull("the log takes no more records: its writer is closed")
+            if self._waiting and self._waiting_bytes + size > WAITING_BYTES_MAX:
+                raise LogFull(f"{len(self._waiting)} records wait for the disk, about {self._waiting_bytes} bytes")
             self._waiting.append((record, token))
+            self._waiting_bytes += size
             if len(self._waiting) == 1:
                 self._condition.notify()
 
@@ -83,96 +108,122 @@ class SegmentWriter:
             self._condition.notify()
         self._thread.join()
 
-    def _go_on(self) -> tuple[int, int, bytes]:
-        numbers = segments(self._directory).get(self._name, [])
-        if not numbers:
-            return 0, 0, NO_DIGEST
-        last = recover(segment_path(self._directory, self._name, numbers[-1]))
-        return last.number, last.next_seq, last.digest
+    def _run(self) -> None:
+        try:
+            while batch := self._take():
+                for frame, tokens in self._frames(batch):
+                    self._write(frame, tokens)
+        finally:
+            # Also after an error in `on_durable`: what is appended then would wait for ever.
+            with self._condition:
+                self._closing = True
+            self._end_segment()
+            os.close(self._held)
+
+    def _take(self) -> list[tuple[Record, Any]]:
+        with self._condition:
+            while not self._waiting and not self._closing:
+                self._condition.wait()
+            batch, self._waiting = self._waiting, []
+            self._waiting_bytes = 0
+        return batch
+
+    def _frames(self, batch: list[tuple[Record, Any]]) -> Iterator[tuple[list[Encoded], list[Any]]]:
+        """Encode a batch and cut it into frames of a bounded size; a record that can't be encoded fails alone."""
+        frame: list[Encoded] = []
+        tokens: list[Any] = []
+        size = 0
+        for record, token in batch:
+            try:
+                header, payload = records.encode(record)
+                encoded = (header, payload, id_milliseconds(record.id))
+            except (TypeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
+                self._on_durable([token], RecordUnwritable(f"prediction {record.id[:64]}: {error}"))
+                continue
+            frame.append(encoded)
+            tokens.append(token)
+            size += len(header) + len(payload)
+            if size >= FRAME_BYTES_MAX:
+                yield frame, tokens
+                frame, tokens, size = [], [], 0
+        if frame:
+            yield frame, tokens
+
+    def _write(self, frame: list[Encoded], tokens: list[Any]) -> None:
+        failure: OSError | None = None
+        try:
+            self._commit(frame)
+        except MemoryError:
+            failure = OSError(ENOMEM, f"no memory for a frame of {len(frame)} records")
+        except OSError as error:
+            failure = error
+        if failure is not None:
+            self._abandon()
+        self._on_durable(tokens, failure)
+
+    def _commit(self, encoded: list[Encoded]) -> None:
+        if self._descriptor is not None and self._mark.end >= self._segment_bytes:
+            self._end_segment()
+        if self._descriptor is None:
+            self._open()
+        descriptor = self._descriptor
+        assert descriptor is not None, "just opened"
+        mark = self._mark
+        raw, digest = encode_frame(encoded, mark.next_seq, mark.digest, self._marker)
+        written = os.pwrite(descriptor, raw, mark.end)
+        if written != len(raw):
+            path = segment_path(self._directory, self._name, self._number)
+            raise OSError(ENOSPC, f"{written} of {len(raw)} bytes written, the disk is full", str(path))
+        os.fdatasync(descriptor)
+        start = decode_start(raw, mark.end, self._marker)
+        assert start is not None, "just encoded"
+        mark = mark.behind(start, digest)
+        write_mark(descriptor, mark)
+        self._mark = mark
 
     def _open(self) -> None:
+        """Begin the next segment, which goes on from the mark."""
+        marker = os.urandom(MARKER_BYTES)
+        header = SegmentHeader(
+            self._name, self._number + 1, self._epoch, time_ns(), self._mark.next_seq, self._mark.digest, marker
+        )
+        self._descriptor, self._mark = create_segment(self._directory, header)
+        self._marker = marker
         self._number += 1
-        path = segment_path(self._directory, self._name, self._number)
-        header = SegmentHeader(self._name, self._number, time_ns(), self._next_seq, self._digest)
-        file = path.open("xb", buffering=0)
-        try:
-            if file.write(header.encode()) != HEADER_BYTES:
-                msg = f"{path}: header written in part, the disk is full"
-                raise OSError(msg)
-            os.fsync(file.fileno())
-            sync_directory(self._directory)
-        except OSError:
-            file.close()
-            path.unlink()
-            raise
-        self._file, self._offset = file, HEADER_BYTES
 
-    def _run(self) -> None:
-        while True:
-            with self._condition:
-                while not self._waiting and not self._closing:
-                    self._condition.wait()
-                batch, self._waiting = self._waiting, []
-            if not batch:
-                break
-            for part in _frames(batch):
-                self._write(part)
-        self._end_segment()
-
-    def _write(self, batch: list[tuple[Record, Any]]) -> None:
-        tokens = [token for _record, token in batch]
-        try:
-            self._commit(batch)
-        except Exception as error:  # noqa: BLE001
-            # The top of the thread's loop: whatever it is, these answers must not leave, and the thread must live on.
-            # Never write to this file again: what its pages hold after a failure is anybody's guess. The next batch
-            # opens a new one, and a reader goes on from this one's mark to that.
-            if self._file is not None:
-                self._file.close()
-                self._file = None
-            failure = error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
-            self._on_durable(tokens, failure)
+    def _abandon(self) -> None:
+        """Let a segment be, after an error. One with nothing durable in it goes: a full disk would gather them."""
+        if self._descriptor is None:
             return
-        self._on_durable(tokens, None)
-
-    def _commit(self, batch: list[tuple[Record, Any]]) -> None:
-        if self._file is None or self._offset >= self._segment_bytes:
-            self._end_segment()
-            self._open()
-        assert self._file is not None, "just opened"
-        encoded = [(*records.encode(record), id_milliseconds(record.id)) for record, _token in batch]
-        frame, digest = encode_frame(encoded, self._next_seq, self._digest)
-        written = self._file.write(frame)
-        if written != len(frame):
-            msg = f"{self._file.name}: {written} of {len(frame)} bytes written, the disk is full"
-            raise OSError(msg)
-        descriptor = self._file.fileno()
-        os.fdatasync(descriptor)
-        self._offset += len(frame)
-        self._next_seq += len(batch)
-        self._digest = digest
-        # In the page cache only: readers on this machine see it, and after a power cut recovery finds the end itself.
-        os.pwrite(descriptor, self._offset.to_bytes(8, "little"), MARK_OFFSET)
+        os.close(self._descriptor)
+        self._descriptor = None
+        if self._mark.end == DATA_OFFSET:
+            with suppress(OSError):
+                segment_path(self._directory, self._name, self._number).unlink()
+                self._number -= 1
 
     def _end_segment(self) -> None:
-        if self._file is None:
+        """Close a segment whose frames are all durable. What fails here is made good by the next recovery."""
+        if self._descriptor is None:
             return
-        os.pwrite(self._file.fileno(), CLOSED.to_bytes(4, "little"), STATE_OFFSET)
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._file = None
+        descriptor, self._descriptor = self._descriptor, None
+        mark = self._mark
+        try:
+            write_mark(descriptor, Mark(mark.end, mark.next_seq, mark.digest, mark.first_ms, mark.last_ms, closed=True))
+            os.fdatasync(descriptor)
+        except OSError:
+            return
+        finally:
+            os.close(descriptor)
 
 
-def _frames(batch: list[tuple[Record, Any]]) -> list[list[tuple[Record, Any]]]:
-    """Cut a batch into frames of a bounded size."""
-    cut: list[list[tuple[Record, Any]]] = [[]]
-    size = 0
-    for item in batch:
-        payload = item[0].payload
-        bytes_here = 0 if payload is None else sum(len(one.data) for one in (*payload.inputs, *payload.outputs))
-        if cut[-1] and size + bytes_here > BATCH_BYTES_MAX:
-            cut.append([])
-            size = 0
-        cut[-1].append(item)
-        size += bytes_here
-    return cut
+def _size(record: Record) -> int:
+    payload = record.payload
+    if payload is None:
+        return RECORD_BYTES
+    size = RECORD_BYTES
+    for tensor in payload.inputs:
+        size += len(tensor.data)
+    for tensor in payload.outputs:
+        size += len(tensor.data)
+    return size
