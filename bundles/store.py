@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -288,39 +288,42 @@ class OciStore:
 
 def _write(target: Path, data: bytes) -> None:
     """Write a file whole or not at all."""
-    with _arriving(target) as file:
-        file.write(data)
+    with _arriving(target) as made:
+        made.write_bytes(data)
 
 
 def _copy_in(source: Path, target: Path, digest: str) -> None:
     """Copy a file whole or not at all; what was copied must be what was hashed."""
-    with _arriving(target) as file, source.open("rb") as opened:
-        shutil.copyfileobj(opened, file)
-        file.flush()
-        if sha256_file(Path(file.name)) != digest:
+    with _arriving(target) as made:
+        shutil.copyfile(source, made)
+        if sha256_file(made) != digest:
             raise CorruptBundle(str(source), "changed while it was copied; pack it again when nobody writes to it")
 
 
 @contextmanager
-def _arriving(target: Path) -> Iterator[IO[bytes]]:
-    """Give a temporary file that becomes `target`, on disk, when all went well, and is gone when not."""
-    file = tempfile.NamedTemporaryFile(dir=target.parent, prefix=".new-", delete=False)  # noqa: SIM115 - it is renamed
+def _arriving(target: Path) -> Iterator[Path]:
+    """Give a temporary file to fill, that becomes `target`, on disk, when all went well, and is gone when not."""
+    made = None
     try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(target)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            # Without it a power cut can take the name back, and leave an index that points at nothing.
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".new-")
+        os.close(descriptor)
+        made = Path(name)
+        yield made
+        _sync(made)
+        made.replace(target)
+        # Without this a power cut can take the name back, and leave an index that points at nothing.
+        _sync(target.parent)
     except OSError as error:
-        Path(file.name).unlink(missing_ok=True)
         msg = f"{error.filename or target}: can't be written: {error.strerror}; make room, or give another --home"
         raise HomeError(msg) from error
-    except BaseException:
-        Path(file.name).unlink(missing_ok=True)
-        raise
+    finally:
+        if made is not None:
+            made.unlink(missing_ok=True)  # When all went well it has the target's name, and this one is free.
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
