@@ -5,6 +5,7 @@ path, with `-I`, by the interpreter of the bundle's environment, in which Snowga
 
     python -I -u …/bundles/runner --directory UNPACKED --socket PATH --parent PID
 
-`frames` is what goes over the socket, `loaders` turns a folder into something that predicts, `signals` measures what
-the monitors follow, `server` takes batches from all workers. The host's side is `bundles.process`.
+`frames` is what goes over the socket, `connections` a worker's end of it; `loaders` turns a folder into something that
+predicts, `signals` measures what the monitors follow, `batches` makes answers of frames, `server` is the loop around
+them. The host's side is `bundles.process`.
 """

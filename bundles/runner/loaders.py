@@ -55,81 +55,106 @@ def load_torch(directory: Path, config: Mapping[str, Any]) -> Loaded:
     """A module factory and safetensors: nothing is unpickled."""
     try:
         import torch
-        from safetensors.torch import load_file
+        from safetensors.torch import load_file, load_model
     except ImportError as error:
         raise LoadError(
             f"{error}: a torch bundle needs torch and safetensors: pip install 'snowgate[torch]'"
         ) from error
-    torch.set_num_threads(1)  # Rows are batched instead; several runners with a thread each beat one with several.
     module = _entrypoint(config)(**config.get("parameters", {}))
     weights = config.get("weights")
     if weights is not None:
-        module.load_state_dict(load_file(directory / weights), strict=True)
+        tensors = load_file(directory / weights)
+        if tensors.keys() == module.state_dict().keys():
+            module.load_state_dict(tensors)
+        else:
+            # Weights that two layers share may be in the file once; anything else that is missing raises.
+            load_model(module, directory / weights)
     module.eval()
-    names = [spec["name"] for spec in config["inputs"]]
+    inputs = [(spec["name"], spec["datatype"] == "BF16") for spec in config["inputs"]]
 
-    def predict(inputs: dict[str, Array]) -> dict[str, Array]:
+    def from_tensor(tensor: Any, spec: Mapping[str, Any]) -> Array:
+        found = torch.as_tensor(tensor)
+        if found.dtype is torch.bfloat16:
+            # numpy has no such type: as its bits, when that is what was declared.
+            bits: Array = found.view(torch.int16).numpy().view(np.uint16)
+            return bits if spec["datatype"] == "BF16" else found.float().numpy()
+        array: Array = found.numpy()
+        return array
+
+    def predict(given: dict[str, Array]) -> dict[str, Array]:
         with torch.inference_mode():
-            # The arrays look into a frame's bytes, which can't be written to; torch wants memory that can.
-            answer = module(*(torch.from_numpy(np.array(inputs[name])) for name in names))
-        return _by_name(answer, config["outputs"], lambda tensor: tensor.numpy())
+            tensors = [torch.from_numpy(given[name]) for name, _half in inputs]
+            halves = [half for _name, half in inputs]
+            answer = module(
+                *(one.view(torch.bfloat16) if half else one for one, half in zip(tensors, halves, strict=True))
+            )
+            return _by_name(answer, config["outputs"], from_tensor)
 
     return Loaded(predict, "pytorch_safetensors", "torch-eager")
 
 
 def load_python(directory: Path, config: Mapping[str, Any]) -> Loaded:
-    """Any class with `load(directory)` and `predict(inputs)`."""
+    """Any class with `load(directory)`, which may return the model that predicts, and `predict(inputs)`."""
     made = _entrypoint(config)
     model = made(**config.get("parameters", {})) if inspect.isclass(made) else made
-    if not hasattr(model, "load") or not hasattr(model, "predict"):
+    loaded = model.load(directory) if hasattr(model, "load") else None
+    if hasattr(loaded, "predict"):
+        model = loaded
+    elif not hasattr(model, "load") or not hasattr(model, "predict"):
         raise LoadError(
             f"entrypoint {config['entrypoint']!r}: expected a class with load(directory) and predict(inputs)"
         )
-    loaded = model.load(directory)
-    if hasattr(loaded, "predict"):
-        model = loaded
 
-    def predict(inputs: dict[str, Array]) -> dict[str, Array]:
-        return _by_name(model.predict(inputs), config["outputs"], np.asarray)
+    def predict(given: dict[str, Array]) -> dict[str, Array]:
+        return _by_name(model.predict(given), config["outputs"], lambda part, _spec: np.asarray(part))
 
     return Loaded(predict, "python_class", "python")
 
 
-def _by_name(answer: Any, specs: Sequence[Mapping[str, Any]], to_array: Callable[[Any], Array]) -> dict[str, Array]:
+def _by_name(
+    answer: Any, specs: Sequence[Mapping[str, Any]], to_array: Callable[[Any, Mapping[str, Any]], Array]
+) -> dict[str, Array]:
     """Accept a mapping, a sequence in the declared order, or the one output itself."""
     names = [spec["name"] for spec in specs]
     if isinstance(answer, Mapping):
         missing = [name for name in names if name not in answer]
         if missing:
-            raise LoadError(f"the model answered {', '.join(answer)}; missing: {', '.join(missing)}")
-        return {name: to_array(answer[name]) for name in names}
+            have = ", ".join(map(str, answer)) or "nothing"
+            raise LoadError(f"the model answered {have}; missing: {', '.join(missing)}")
+        return {spec["name"]: to_array(answer[spec["name"]], spec) for spec in specs}
     if len(names) == 1 and not isinstance(answer, tuple):
-        return {names[0]: to_array(answer)}
+        return {names[0]: to_array(answer, specs[0])}
     if not isinstance(answer, tuple | list) or len(answer) != len(names):
         count = len(answer) if isinstance(answer, tuple | list) else 1
         raise LoadError(f"the model answered {count} outputs, expected {len(names)}: {', '.join(names)}")
-    return {name: to_array(part) for name, part in zip(names, answer, strict=True)}
+    return {spec["name"]: to_array(part, spec) for spec, part in zip(specs, answer, strict=True)}
 
 
-def declared(name: str, array: Array, spec: Mapping[str, Any], rows: int) -> Array:
-    """Check one output (rows first) against its declaration and return it in the declared datatype.
+def declared(name: str, array: Array, datatype: str, shape: Sequence[int]) -> Array:
+    """Check one output against its declaration, where -1 is any size, and return it in the declared datatype.
 
-    Numbers of the same kind are converted (float64 to FP32); another kind is an error, not a conversion.
+    Numbers of the same kind are converted (float64 to FP32, int64 to INT32 where every value fits); another kind is an
+    error, not a conversion.
     """
-    shape = spec["shape"][1:] if spec["shape"][:1] == [-1] else spec["shape"]
-    if array.shape[:1] != (rows,) or len(array.shape) != len(shape) + 1:
-        raise LoadError(f"output '{name}': shape {list(array.shape)}, expected {[rows, *shape]}")
-    if any(want not in (-1, got) for want, got in zip(shape, array.shape[1:], strict=True)):
-        raise LoadError(f"output '{name}': shape {list(array.shape)}, expected {[rows, *shape]}")
-    if spec["datatype"] == "BYTES":
+    if len(array.shape) != len(shape) or any(
+        want not in (-1, got) for want, got in zip(shape, array.shape, strict=True)
+    ):
+        raise LoadError(f"output '{name}': shape {list(array.shape)}, expected {list(shape)}")
+    if datatype == "BYTES":
         if array.dtype.kind not in "OSU":
             raise LoadError(f"output '{name}': numpy type {array.dtype}, expected text or bytes for BYTES")
         return array
-    dtype = np.dtype(DTYPES[spec["datatype"]])
-    kinds = {"f": "f", "i": "iu", "u": "iu", "b": "b"}[dtype.kind]
-    if array.dtype != dtype and array.dtype.kind not in kinds:
-        raise LoadError(f"output '{name}': numpy type {array.dtype}, expected {dtype} for {spec['datatype']}")
-    return array.astype(dtype, copy=False)
+    dtype = DTYPES[datatype]
+    if array.dtype == dtype:
+        return array
+    kinds = {"f": "f", "i": "iu", "u": "iu", "b": "b"}[dtype.kind] if datatype != "BF16" else ""
+    if array.dtype.kind not in kinds:
+        raise LoadError(f"output '{name}': numpy type {array.dtype}, expected {dtype} for {datatype}")
+    with np.errstate(over="ignore"):  # Beyond FP32 is infinite in FP32, and measured as such.
+        converted = array.astype(dtype)
+    if dtype.kind in "iu" and not (converted == array).all():
+        raise LoadError(f"output '{name}': holds {array.min()} to {array.max()}, which does not fit in {datatype}")
+    return converted
 
 
 TABLE: dict[str, Callable[[Path, Mapping[str, Any]], Loaded]] = {"torch": load_torch, "python": load_python}

@@ -1,8 +1,7 @@
 """Batches in, answers out: a loop over one unix socket, on one thread.
 
-While a batch is computed, frames of all workers gather in their sockets. The next turn takes one frame of every worker
-that has one, joins those that fit together into one call of the model, and answers each worker with its own rows. A
-call that fails is made again frame by frame, so that one worker's bad input does not fail another's.
+While a batch is computed, frames of all workers gather in their sockets. The next turn takes them round after round,
+one of every worker, as long as they fit together into one call of the model. Who came first comes last the next time.
 """
 
 import argparse
@@ -14,174 +13,87 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from .batches import Batches
+from .connections import Connection, Frame
+from .loaders import load
 
-from .frames import Decoder, FrameError, encode, from_array, to_array
-from .loaders import Loaded, declared, load
-from .signals import signals
-
-Array = np.ndarray[Any, Any]
-RECEIVE_BYTES = 1024 * 1024
 PR_SET_PDEATHSIG = 1
 
 
-@dataclass
-class Frame:
-    """One worker's batch, waiting."""
-
-    connection: "Connection"
-    header: dict[str, Any]
-    inputs: dict[str, Array]
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """Frames with the same key can go in one call."""
-        return tuple((name, array.dtype.str, array.shape[1:]) for name, array in self.inputs.items())
-
-
-class Connection:
-    """One worker's end."""
-
-    def __init__(self, end: socket.socket) -> None:
-        self.end = end
-        self.decoder = Decoder()
-        self.waiting: deque[Frame] = deque()
-        self.open = True
-
-    def receive(self) -> None:
-        """Take what the socket holds; one that fails or talks nonsense is closed."""
-        try:
-            data = self.end.recv(RECEIVE_BYTES)
-            for header, body in self.decoder.feed(data):
-                self.waiting.append(Frame(self, header, _arrays(header["inputs"], body)))
-        except (OSError, FrameError, KeyError, ValueError) as error:
-            print(f"runner: a connection is closed: {error}", file=sys.stderr)
-            data = b""
-        self.open = bool(data)
-
-    def answer(self, header: dict[str, Any], buffers: list[bytes]) -> None:
-        """Send an answer; a worker that is gone misses it."""
-        try:
-            self.end.sendall(encode(header, buffers))
-        except OSError:
-            self.open = False
-
-
-def _arrays(specs: list[dict[str, Any]], body: memoryview) -> dict[str, Array]:
-    arrays, offset = {}, 0
-    for spec in specs:
-        arrays[spec["name"]] = to_array(spec, body[offset : offset + spec["size"]])
-        offset += spec["size"]
-    return arrays
-
-
 class Server:
-    """Answers frames with one loaded model."""
+    """Serves a listening socket with one model."""
 
-    def __init__(self, loaded: Loaded, config: dict[str, Any], listening: socket.socket) -> None:
-        self._loaded = loaded
-        self._outputs = config["outputs"]
-        self._meanings = [(spec["name"], spec.get("semantic")) for spec in config["outputs"]]
-        inputs = config["inputs"]
-        self._batched = bool(inputs) and all(spec["shape"][:1] == [-1] for spec in inputs)
-        self._max_batch_size = config["max_batch_size"]
+    def __init__(self, batches: Batches, listening: socket.socket) -> None:
+        listening.settimeout(0)
+        self._batches = batches
+        self._listening = listening
         self._selector = selectors.DefaultSelector()
         self._selector.register(listening, selectors.EVENT_READ)
-        self._listening = listening
-        self._connections: list[Connection] = []
+        self._connections: deque[Connection] = deque()
 
     def run(self) -> None:
         """Serve until the process is ended."""
         while True:
             waiting = any(connection.waiting for connection in self._connections)
-            for key, _events in self._selector.select(0 if waiting else None):
+            for key, events in self._selector.select(0 if waiting else None):
                 if key.fileobj is self._listening:
                     self._accept()
-                else:
+                    continue
+                if events & selectors.EVENT_WRITE:
+                    key.data.send()
+                if events & selectors.EVENT_READ:
                     key.data.receive()
-            for connection in [one for one in self._connections if not one.open]:
-                self._selector.unregister(connection.end)
-                connection.end.close()
-                self._connections.remove(connection)
             self._turn()
+            self._attend()
 
     def _accept(self) -> None:
-        end, _address = self._listening.accept()
+        try:
+            end, _address = self._listening.accept()
+        except BlockingIOError:
+            return
+        end.settimeout(0)
         connection = Connection(end)
         self._connections.append(connection)
         self._selector.register(end, selectors.EVENT_READ, connection)
 
     def _turn(self) -> None:
-        """Answer one frame of each worker, joined where they fit."""
-        frames = [connection.waiting.popleft() for connection in self._connections if connection.waiting]
-        # Fair: who came first this time comes last the next.
-        if self._connections:
-            self._connections.append(self._connections.pop(0))
-        while frames:
-            batch, rows = [frames[0]], frames[0].header["rows"]
-            rest: list[Frame] = []
-            for frame in frames[1:]:
-                fits = frame.key == batch[0].key and rows + frame.header["rows"] <= self._max_batch_size
-                (batch if fits else rest).append(frame)
-                rows += frame.header["rows"] if fits else 0
-            self._answer(batch)
-            frames = rest
+        """Answer the frames of one call."""
+        frames = self._take()
+        if frames:
+            for frame, (header, buffers) in zip(frames, self._batches.answers(frames), strict=True):
+                frame.connection.answer(header, buffers)
 
-    def _answer(self, batch: list[Frame]) -> None:
-        rows = [frame.header["rows"] for frame in batch]
-        joined = batch[0].inputs
-        if len(batch) > 1:
-            joined = {name: np.concatenate([frame.inputs[name] for frame in batch]) for name in joined}
-        began = time.perf_counter_ns()
-        try:
-            outputs = self._predict(joined, sum(rows))
-        except Exception as error:  # noqa: BLE001 - a model's code may raise anything, and the runner must live on
-            if len(batch) > 1:
-                for frame in batch:
-                    self._answer([frame])
-                return
-            failure = {"type": type(error).__name__, "message": str(error)[:2000]}
-            batch[0].connection.answer({"id": batch[0].header["id"], "error": failure}, [])
-            return
-        measured = signals(joined, outputs, self._meanings)
-        spent = time.perf_counter_ns() - began
-        first = 0
-        for frame, count in zip(batch, rows, strict=True):
-            part = slice(first, first + count)
-            first += count
-            out = [from_array(spec["name"], outputs[spec["name"]][part], spec["datatype"]) for spec in self._outputs]
-            follow = [from_array(name, _plain(values[part])) for name, values in measured.items()]
-            header = {
-                "id": frame.header["id"],
-                "outputs": [spec for spec, _data in out],
-                "signals": [spec for spec, _data in follow],
-                "compute_ns": spent,
-                "batch_rows": sum(rows),
-            }
-            frame.connection.answer(header, [data for _spec, data in (*out, *follow)])
+    def _take(self) -> list[Frame]:
+        """Take the frames of the next call: the first worker's next one, and all that fit with it, in rounds."""
+        taken: list[Frame] = []
+        rows = 0
+        ring = [connection for connection in self._connections if connection.waiting]
+        while ring:
+            fitting = []
+            for connection in ring:
+                frame = connection.waiting[0]
+                if not taken or (frame.key == taken[0].key and rows + frame.rows <= self._batches.max_batch_size):
+                    taken.append(connection.waiting.popleft())
+                    rows += frame.rows
+                    fitting.append(connection)
+            ring = [connection for connection in fitting if connection.waiting]
+        self._connections.rotate(-1)
+        return taken
 
-    def _predict(self, inputs: dict[str, Array], rows: int) -> dict[str, Array]:
-        if self._batched:
-            answer = self._loaded.predict(inputs)
-        else:
-            # A model without a batch axis sees one row at a time; the rows are put together out here.
-            answers = [
-                self._loaded.predict({name: array[row] for name, array in inputs.items()}) for row in range(rows)
-            ]
-            answer = {name: np.stack([one[name] for one in answers]) for name in answers[0]}
-        return {spec["name"]: declared(spec["name"], answer[spec["name"]], spec, rows) for spec in self._outputs}
-
-
-def _plain(values: Array) -> Array:
-    """Signals travel as FP32, INT64 or BYTES."""
-    if values.dtype.kind == "f":
-        return values.astype(np.float32)
-    return values if values.dtype.kind in "OSU" else values.astype(np.int64)
+    def _attend(self) -> None:
+        """Forget the connections that ended, and wait for room in the sockets of those that have answers to take."""
+        for connection in [one for one in self._connections if not one.open]:
+            self._selector.unregister(connection.end)
+            connection.end.close()
+            self._connections.remove(connection)
+        for connection in self._connections:
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.must_write else 0)
+            if self._selector.get_key(connection.end).events != events:
+                self._selector.modify(connection.end, events, connection)
 
 
 def main() -> None:
@@ -191,11 +103,8 @@ def main() -> None:
     parser.add_argument("--socket", required=True)
     parser.add_argument("--parent", type=int, required=True)
     arguments = parser.parse_args()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != arguments.parent:
-        sys.exit(f"runner: the parent process {arguments.parent} is gone")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with(arguments.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which drains first.
     # The model's own prints go to standard error: standard output is one line that the parent reads.
     said = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -206,7 +115,8 @@ def main() -> None:
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listening.bind(arguments.socket)
         listening.listen(128)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        traceback.print_exc(file=sys.stderr)
         print(json.dumps({"ready": False, "error": f"{type(error).__name__}: {error}"}), file=said, flush=True)
         raise SystemExit(1) from error
     ready = {
@@ -217,4 +127,13 @@ def main() -> None:
     }
     print(json.dumps(ready), file=said, flush=True)
     said.close()
-    Server(loaded, config, listening).run()
+    Server(Batches(loaded, config), listening).run()
+
+
+def _die_with(parent: int) -> None:
+    """Tie this process's life to the process that started it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # It may have died before the line above.
+    if os.getppid() != parent:
+        sys.exit(f"runner: the parent process {parent} is gone")

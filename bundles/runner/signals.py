@@ -8,8 +8,9 @@ By what the bundle says an output means:
     value           value
     embedding       norm
 
-and of each numeric input its mean, its contrast (standard deviation within the row) and its share of missing (NaN).
-Nothing here raises on a model's nonsense: a row of NaN gets class -1 and NaN, which the monitors count as invalid.
+and of each numeric input its mean, its contrast (standard deviation within the row) and, for floats, its share of
+missing (NaN). A model's nonsense is measured, not refused: a row that is not finite gets class -1 and NaN, which the
+monitors count as invalid.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,10 +21,8 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 
-def signals(
-    inputs: Mapping[str, Array], outputs: Mapping[str, Array], meanings: Sequence[tuple[str, str | None]]
-) -> dict[str, Array]:
-    """Compute all signals of a batch: each has shape [rows].
+def of_outputs(outputs: Mapping[str, Array], meanings: Sequence[tuple[str, str | None]]) -> dict[str, Array]:
+    """Compute the signals of a batch's outputs (rows first): each has shape [rows].
 
     `meanings` are the declared outputs with their semantics. Names are bare (`class`) when one output has such a
     signal, else the output's name comes before (`sign.class`).
@@ -33,15 +32,30 @@ def signals(
     for found in by_output.values():
         for signal in found:
             owners[signal] = owners.get(signal, 0) + 1
-    measured = {
+    return {
         signal if owners[signal] == 1 else f"{output}.{signal}": values
         for output, found in by_output.items()
         for signal, values in found.items()
     }
-    for name, array in inputs.items():
-        if array.dtype.kind in "iufb" and array.size:
-            measured.update({f"{name}.{signal}": values for signal, values in _of_input(array).items()})
-    return measured
+
+
+def of_inputs(inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Compute the signals of a batch's numeric inputs (rows first), `<input>.<signal>`: each has shape [rows]."""
+    return {
+        f"{name}.{signal}": values
+        for name, array in inputs.items()
+        if array.dtype.kind in "iufb" and array.size
+        for signal, values in _of_input(array).items()
+    }
+
+
+def widened(bits: Array) -> Array:
+    """Return the FP32 numbers that BF16 bits stand for: BF16 is the upper half of FP32.
+
+    >>> widened(np.array([0x3F80, 0xC000], dtype=np.uint16)).tolist()
+    [1.0, -2.0]
+    """
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _of_output(semantic: str, array: Array) -> dict[str, Array]:
@@ -53,49 +67,64 @@ def _of_output(semantic: str, array: Array) -> dict[str, Array]:
     if semantic == "embedding":
         return {"norm": np.sqrt((rows * rows).sum(axis=1))}
     if semantic == "logits":
+        if rows.shape[1] == 1:
+            # One logit x is two classes with the logits 0 and x.
+            rows = np.concatenate([np.zeros_like(rows), rows], axis=1)
         highest = rows.max(axis=1, keepdims=True)
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(invalid="ignore"):
             shifted = np.exp(rows - highest)
-            total = shifted.sum(axis=1, keepdims=True)
-            energy = (np.log(total) + highest)[:, 0]
-        return {**_of_probabilities(shifted / total), "energy": energy}
+        total = shifted.sum(axis=1, keepdims=True)
+        return {**_of_probabilities(shifted / total), "energy": (np.log(total) + highest)[:, 0]}
     return _of_probabilities(rows)
 
 
 def _of_probabilities(rows: Array) -> dict[str, Array]:
+    """`rows` is this function's own to change."""
     if rows.shape[1] == 1:
         # One number is the probability of the second of two classes.
         rows = np.concatenate([1 - rows, rows], axis=1)
     invalid = ~np.isfinite(rows).all(axis=1)
+    rows[invalid] = np.nan
     chosen = rows.argmax(axis=1)
     chosen[invalid] = -1
     two = np.partition(rows, -2, axis=1)[:, -2:]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        entropy = -np.where(rows > 0, rows * np.log(np.where(rows > 0, rows, 1)), 0).sum(axis=1)
-    entropy[invalid] = np.nan
-    confidence, margin = two[:, 1].copy(), two[:, 1] - two[:, 0]
-    confidence[invalid] = np.nan
-    return {"class": chosen, "confidence": confidence, "entropy": entropy, "margin": margin}
+    # 0 log 0 is 0, and a NaN stays one.
+    entropy = -(rows * np.log(np.where(rows <= 0, 1, rows))).sum(axis=1)
+    return {"class": chosen, "confidence": two[:, 1], "entropy": entropy, "margin": two[:, 1] - two[:, 0]}
 
 
 def _labels(array: Array) -> Array:
     labels = array.reshape(len(array), -1)[:, 0]
     if labels.dtype.kind == "f":
-        finite = np.isfinite(labels)
-        labels = np.where(finite, labels, -1)
+        labels = np.where(np.isfinite(labels), labels, -1)
     return labels if labels.dtype.kind in "OSU" else labels.astype(np.int64)
 
 
 def _of_input(array: Array) -> dict[str, Array]:
     rows = array.reshape(len(array), -1)
     if rows.dtype.kind != "f":
+        rows = rows.astype(np.float64)
+        mean = rows.mean(axis=1)
+        return {"mean": mean, "contrast": _spread(rows, mean)}
+    if rows.dtype.itemsize < 4:
+        # The squares of a half-precision image are beyond what half precision holds.
         rows = rows.astype(np.float32)
-    missing = np.isnan(rows)
-    share = missing.mean(axis=1)
-    if not missing.any():
-        return {"mean": rows.mean(axis=1), "contrast": rows.std(axis=1), "missing": share}
-    present = np.where(missing, 0, rows)
-    count = np.maximum((~missing).sum(axis=1), 1)
-    mean = present.sum(axis=1) / count
-    spread = np.where(missing, 0, rows - mean[:, None])
-    return {"mean": mean, "contrast": np.sqrt((spread * spread).sum(axis=1) / count), "missing": share}
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = rows.mean(axis=1)
+        # A NaN anywhere shows in its row's mean, so the usual batch is not searched for them.
+        if np.isfinite(mean).all():
+            return {"mean": mean, "contrast": _spread(rows, mean), "missing": np.zeros(len(rows))}
+        missing = np.isnan(rows)
+        count = (~missing).sum(axis=1).astype(np.float64)
+        count[count == 0] = np.nan
+        mean = np.where(missing, 0, rows).sum(axis=1) / count
+        spread = np.where(missing, 0, rows - mean[:, None])
+        contrast = np.sqrt((spread * spread).sum(axis=1) / count)
+    return {"mean": mean, "contrast": contrast, "missing": missing.mean(axis=1)}
+
+
+def _spread(rows: Array, mean: Array) -> Array:
+    """As `rows.std(axis=1)`, in half of its time for a single row: the mean is there already."""
+    centred = rows - mean[:, np.newaxis]
+    np.multiply(centred, centred, out=centred)
+    return np.sqrt(centred.mean(axis=1))

@@ -1,0 +1,110 @@
+"""One worker's end of the socket: its frames in, its answers out, and never a wait for a worker that hangs."""
+
+import socket
+import sys
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .frames import Buffer, Decoder, FrameError, encode, to_array
+
+Array = np.ndarray[Any, Any]
+RECEIVE_BYTES = 1024 * 1024
+ANSWERS_WAITING_MAX = 64
+"""Answers that a worker has not taken. It has two frames under way at most, so 64 are those of one that hangs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One worker's batch, waiting. Frames with the same `key` can go in one call of the model."""
+
+    connection: "Connection"
+    id: Any
+    rows: int
+    inputs: dict[str, Array]
+    key: tuple[Any, ...]
+
+
+class Connection:
+    """One worker's end. The socket must not block."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.end = end
+        self.waiting: deque[Frame] = deque()
+        self.open = True
+        self._decoder = Decoder()
+        self._unsent: deque[memoryview] = deque()
+
+    @property
+    def must_write(self) -> bool:
+        """Whether answers wait until the worker takes them."""
+        return bool(self._unsent)
+
+    def receive(self) -> None:
+        """Take what the socket holds.
+
+        A tensor that is not as described is answered with an error; what is not a frame ends the connection, because
+        nobody can say where the next one begins.
+        """
+        try:
+            data = self.end.recv(RECEIVE_BYTES)
+            self.open = bool(data)
+            for header, body in self._decoder.feed(data):
+                self._take(header, body)
+        except BlockingIOError:
+            return
+        except (OSError, FrameError, KeyError, TypeError) as error:
+            self._end(f"{type(error).__name__}: {error}")
+
+    def _take(self, header: dict[str, Any], body: memoryview) -> None:
+        frame_id, rows = header["id"], header["rows"]
+        inputs: dict[str, Array] = {}
+        key, offset = [], 0
+        try:
+            for spec in header["inputs"]:
+                array = to_array(spec, body[offset : offset + spec["size"]])
+                if rows < 1 or array.shape[:1] != (rows,):
+                    raise FrameError(f"{spec['name']}: shape {spec['shape']}, expected {rows} rows, at least 1")
+                inputs[spec["name"]] = array
+                key.append((spec["name"], spec["datatype"], array.shape[1:]))
+                offset += spec["size"]
+        except FrameError as error:
+            self.answer(failure(frame_id, error), [])
+            return
+        self.waiting.append(Frame(self, frame_id, rows, inputs, tuple(key)))
+
+    def answer(self, header: dict[str, Any], buffers: list[Buffer]) -> None:
+        """Send an answer, or keep it until the worker takes it; a worker that is gone misses it."""
+        self._unsent.append(memoryview(encode(header, buffers)))
+        self.send()
+        if len(self._unsent) > ANSWERS_WAITING_MAX:
+            self._end(f"a worker left {len(self._unsent)} answers untaken, expected at most {ANSWERS_WAITING_MAX}")
+
+    def send(self) -> None:
+        """Send what waits, as far as the socket takes it."""
+        while self._unsent:
+            waiting = self._unsent[0]
+            try:
+                sent = self.end.send(waiting)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._end(f"{type(error).__name__}: {error}")
+                return
+            if sent < len(waiting):
+                self._unsent[0] = waiting[sent:]
+            else:
+                self._unsent.popleft()
+
+    def _end(self, why: str) -> None:
+        sys.stderr.write(f"runner: a connection is closed: {why}\n")
+        self.open = False
+        self.waiting.clear()
+        self._unsent.clear()
+
+
+def failure(frame_id: Any, error: BaseException) -> dict[str, Any]:
+    """Return the header of an answer that says what went wrong."""
+    return {"id": frame_id, "error": {"type": type(error).__name__, "message": str(error)[:2000]}}
