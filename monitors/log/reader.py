@@ -11,7 +11,7 @@ from pathlib import Path
 from monitors.log.errors import LogCorrupt
 from monitors.log.frame import FrameStart
 from monitors.log.record import Record, id_milliseconds
-from monitors.log.segment import DATA_OFFSET, Mark, Segment, numbers, segment_path, writers
+from monitors.log.segment import HEADER_BYTES, Mark, Segment, numbers, segment_path, writers
 from monitors.log.verify import Report, verify
 
 Place = tuple[int, int]
@@ -51,7 +51,7 @@ class LogReader:
         return found, moved
 
     def _follow(self, writer: str, moved: dict[str, Place], found: list[Record], limit: int) -> None:
-        number, offset = moved.get(writer) or (next(iter(numbers(self._directory, writer)), 0), DATA_OFFSET)
+        number, offset = moved.get(writer) or (next(iter(numbers(self._directory, writer)), 0), HEADER_BYTES)
         try:
             while (segment := self._segment(writer, number)) is not None:
                 mark = segment.mark()
@@ -64,7 +64,7 @@ class LogReader:
                     moved[writer] = (number, offset)
                 if offset < mark.end or not self._succeeded(segment, mark):
                     return
-                number, offset = number + 1, DATA_OFFSET
+                number, offset = number + 1, HEADER_BYTES
                 moved[writer] = (number, offset)
         except LogCorrupt:
             # What was read before the damage is returned first; the next call begins at the damage and raises.
@@ -108,7 +108,7 @@ class LogReader:
 
     def _gap(self, writer: str, number: int, seq: int, resume: int) -> LogCorrupt:
         path = segment_path(self._directory, writer, number)
-        return LogCorrupt(path, writer, seq, 0, "missing records", (resume, DATA_OFFSET))
+        return LogCorrupt(path, writer, seq, 0, "missing records", (resume, HEADER_BYTES))
 
     def skip(self, cursor: Cursor, damage: LogCorrupt) -> dict[str, Place]:
         """Give the cursor behind damage that `read` met: at the next good frame, or where the series goes on."""
@@ -171,7 +171,7 @@ class LogReader:
                 mark = segment.mark()
                 if mark.last_ms < since_ms:
                     continue
-                for frame in segment.frames(DATA_OFFSET, mark.end):
+                for frame in segment.frames(HEADER_BYTES, mark.end):
                     if frame.start.last_ms < since_ms:
                         continue
                     for entry in frame.entries():
@@ -203,7 +203,7 @@ def _in_segment(segment: Segment, prediction_id: str, milliseconds: int) -> Reco
             if record is not None:
                 return record
     # Not there, by frame starts that nobody has checked: look again, at every frame, and check it.
-    offset, damage = DATA_OFFSET, None
+    offset, damage = HEADER_BYTES, None
     while offset < mark.end:
         frame = segment.frame(offset, mark.end)
         if frame is None:
@@ -222,7 +222,7 @@ def _in_segment(segment: Segment, prediction_id: str, milliseconds: int) -> Reco
 
 
 def _starts(segment: Segment, end: int) -> Iterator[FrameStart]:
-    offset = DATA_OFFSET
+    offset = HEADER_BYTES
     while offset < end and (start := segment.start(offset, end)) is not None:
         yield start
         offset = start.end

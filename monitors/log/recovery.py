@@ -17,7 +17,7 @@ from pathlib import Path
 from monitors.log.errors import LogBusy, LogCorrupt
 from monitors.log.frame import Frame
 from monitors.log.segment import (
-    DATA_OFFSET,
+    HEADER_BYTES,
     NO_DIGEST,
     Mark,
     Segment,
@@ -126,7 +126,7 @@ def _ending_without_header(directory: Path, writer: str, number: int, before: En
 def _close(segment: Segment, mark: Mark | None, until_seq: int | None, damage: list[LogCorrupt]) -> Mark:
     """Find the segment's end, cut what is torn, sync what is whole, and publish the mark as the last one."""
     size = os.fstat(segment.descriptor).st_size
-    mark = mark or Mark(DATA_OFFSET, segment.header.first_seq, segment.header.previous)
+    mark = mark or Mark(HEADER_BYTES, segment.header.first_seq, segment.header.previous)
     if size < mark.end:
         damage.append(_shortened(segment, size, mark))
     while mark.end < size:
@@ -169,6 +169,6 @@ def _shortened(segment: Segment, size: int, mark: Mark) -> LogCorrupt:
     """Describe a file that ends before what was once durable in it."""
     damage = LogCorrupt(segment.path, segment.writer, segment.header.first_seq, size, "cut short")
     with suppress(LogCorrupt):
-        for frame in segment.frames(DATA_OFFSET, mark.end):
+        for frame in segment.frames(HEADER_BYTES, mark.end):
             damage = LogCorrupt(segment.path, segment.writer, frame.start.end_seq, size, "cut short")
     return damage

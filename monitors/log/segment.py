@@ -29,7 +29,7 @@ HEADER = struct.Struct("<8sQQQQ32s8s64s")
 MARK = struct.Struct("<QQQQ32sI")
 CHECKSUM = struct.Struct("<I")
 MARK_OFFSET = 512
-DATA_OFFSET = 4096
+HEADER_BYTES = 4096  # header and mark; frames begin on a page of their own
 NO_DIGEST = bytes(32)
 NEVER_MS = (1 << 64) - 1
 MARK_READS_MAX = 1_000
@@ -122,7 +122,7 @@ class Segment:
         header = self._header()
         if header is None:
             os.close(self.descriptor)
-            raise LogCorrupt(self.path, writer, -1, 0, "damaged segment header", (number + 1, DATA_OFFSET))
+            raise LogCorrupt(self.path, writer, -1, 0, "damaged segment header", (number + 1, HEADER_BYTES))
         self.header = header
 
     def _header(self) -> SegmentHeader | None:
@@ -142,7 +142,7 @@ class Segment:
         if mark is None:
             # Its writer's next commit or the next recovery makes it anew, if there is one.
             over = segment_path(self.path.parent.parent, self.writer, self.number + 1).exists()
-            resume = (self.number + 1, DATA_OFFSET) if over else None
+            resume = (self.number + 1, HEADER_BYTES) if over else None
             seq = self.header.first_seq
             raise LogCorrupt(self.path, self.writer, seq, MARK_OFFSET, "damaged durable mark", resume)
         return mark
@@ -166,7 +166,7 @@ class Segment:
 
     def frames(self, offset: int, end: int) -> Iterator[Frame]:
         """Walk all frames. Raises LogCorrupt at one that is damaged."""
-        seq = self.header.first_seq if offset == DATA_OFFSET else None
+        seq = self.header.first_seq if offset == HEADER_BYTES else None
         while offset < end:
             frame = self.frame(offset, end)
             if frame is None:
@@ -201,7 +201,7 @@ class Segment:
         return LogCorrupt(self.path, self.writer, seq, offset, "damaged frame", (self.number, resume))
 
     def _seq_at(self, offset: int, end: int) -> int:
-        seq, position = self.header.first_seq, DATA_OFFSET
+        seq, position = self.header.first_seq, HEADER_BYTES
         while position < offset:
             frame = self.frame(position, end) or self.next_frame(position, end)
             if frame is None or frame.start.offset >= offset:
@@ -251,8 +251,8 @@ def create_segment(directory: Path, header: SegmentHeader) -> tuple[int, Mark]:
     """Make a segment that appears whole or not at all; return its descriptor and its mark. Raises OSError."""
     path = segment_path(directory, header.writer, header.number)
     making = path.with_suffix(".new")
-    mark = Mark(DATA_OFFSET, header.first_seq, header.previous)
-    raw = (header.encode().ljust(MARK_OFFSET, b"\0") + mark.encode()).ljust(DATA_OFFSET, b"\0")
+    mark = Mark(HEADER_BYTES, header.first_seq, header.previous)
+    raw = (header.encode().ljust(MARK_OFFSET, b"\0") + mark.encode()).ljust(HEADER_BYTES, b"\0")
     descriptor = os.open(making, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     try:
         if os.pwrite(descriptor, raw, 0) != len(raw):

@@ -7,7 +7,7 @@ from typing import Any
 
 from monitors.log.errors import LogCorrupt
 from monitors.log.frame import Frame
-from monitors.log.segment import DATA_OFFSET, NO_DIGEST, Segment, numbers, segment_path, writers
+from monitors.log.segment import HEADER_BYTES, NO_DIGEST, Segment, numbers, segment_path, writers
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def _verify_segment(segment: Segment, walk: _Walk) -> None:
         message = f"{segment.path}: begins with seq {header.first_seq}, expected {walk.seq} and the same digest"
         walk.wrong("missing", message)
     walk.seq, walk.digest = header.first_seq, header.previous
-    offset = DATA_OFFSET
+    offset = HEADER_BYTES
     while offset < mark.end:
         frame = segment.frame(offset, mark.end)
         if frame is None:

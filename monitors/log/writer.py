@@ -24,7 +24,7 @@ from monitors.log.frame import MARKER_BYTES, Encoded, decode_start, encode_frame
 from monitors.log.record import Record, id_milliseconds
 from monitors.log.recovery import hold, recover_series
 from monitors.log.segment import (
-    DATA_OFFSET,
+    HEADER_BYTES,
     Mark,
     SegmentHeader,
     create_segment,
@@ -76,7 +76,7 @@ class SegmentWriter:
             ending = recover_series(directory, name)
             self.damage = ending.damage
             self._number, self._epoch = ending.number, ending.epoch + 1
-            self._mark = Mark(DATA_OFFSET, ending.next_seq, ending.digest)
+            self._mark = Mark(HEADER_BYTES, ending.next_seq, ending.digest)
             self._open()
         except OSError:
             os.close(self._held)
@@ -197,7 +197,7 @@ class SegmentWriter:
             return
         os.close(self._descriptor)
         self._descriptor = None
-        if self._mark.end == DATA_OFFSET:
+        if self._mark.end == HEADER_BYTES:
             with suppress(OSError):
                 segment_path(self._directory, self._name, self._number).unlink()
                 self._number -= 1
