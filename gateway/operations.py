@@ -136,6 +136,8 @@ class Operations:
         """Tell what is desired, what is, and in one sentence why they differ. Raises OperationError (404)."""
         ref = self.refs.get(_environment_ref(environment, model))
         route = self._state.get(f"routes/{model}")
+        if route is not None and route.body["environment"] != environment:
+            route = None
         if ref is None and route is None:
             raise OperationError(
                 f"{model} is not deployed in {environment}; `snowgate deploy {model}@VERSION --to {environment}`", 404
