@@ -18,6 +18,7 @@ import re
 import shutil
 import tempfile
 import time
+import weakref
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -93,6 +94,8 @@ class GitRefs:
             if not (path / "HEAD").exists():
                 _make_repository(path)
             self._repo = Repo(str(path))
+            # Whoever drops this object need not know that git keeps packs open.
+            weakref.finalize(self, self._repo.close)
         except OSError as error:
             msg = f"{path}: can't be made: {error.strerror}; give another folder with --home"
             raise HomeError(msg) from error
@@ -102,8 +105,8 @@ class GitRefs:
 
     def get(self, name: str) -> Ref | None:
         """Return a ref, or None."""
-        commit = self._repo.refs.read_loose_ref(_git(name)) or self._repo.refs.get_packed_refs().get(_git(name))
-        return None if commit is None else self._read(name, ObjectID(commit))
+        commit = self._current(name)
+        return None if commit is None else self._read(name, commit)
 
     def set(
         self,
@@ -122,6 +125,10 @@ class GitRefs:
         """
         check_ref(name)
         with self._alone(name):
+            current = self._current(name)
+            if expected != (None if current is None else current.decode()):
+                # Lost already: nothing needs to be written to say so.
+                raise RefConflict(_moved(name))
             commit = self._commit(digest, expected, actor, reason, details or {})
             try:
                 if expected is None:
@@ -135,8 +142,7 @@ class GitRefs:
                 msg = f"{name}: can't be written in {self._path}: {error.strerror}"
                 raise HomeError(msg) from error
         if not moved:
-            msg = f"{name}: somebody else moved it first; look at what it is now, and try again"
-            raise RefConflict(msg)
+            raise RefConflict(_moved(name))
         return self._read(name, commit)
 
     def history(self, name: str, limit: int = 100) -> list[Ref]:
@@ -234,6 +240,11 @@ class GitRefs:
     def _names(self, prefix: str) -> list[str]:
         return sorted(name.decode() for name in self._repo.refs.allkeys() if name.startswith(prefix.encode()))
 
+    def _current(self, name: str) -> ObjectID | None:
+        refs = self._repo.refs
+        commit = refs.read_loose_ref(_git(name)) or refs.get_packed_refs().get(_git(name))
+        return None if commit is None else ObjectID(commit)
+
     @contextmanager
     def _alone(self, name: str) -> Iterator[None]:
         """Be the one of our processes that moves refs, and clear away a lock that a killed one left on this ref."""
@@ -303,6 +314,10 @@ class GitRefs:
         """Return all refs whose name begins with `prefix`, sorted."""
         found = (self.get(name) for name in self._names(prefix))
         return [ref for ref in found if ref is not None]
+
+
+def _moved(name: str) -> str:
+    return f"{name}: somebody else moved it first; look at what it is now, and try again"
 
 
 def _git(name: str) -> GitName:
