@@ -94,11 +94,14 @@ class RemoteOperations:
         try:
             document = orjson.loads(answer.data)
         except orjson.JSONDecodeError:
-            msg = f"{self._url}: answered {answer.status} and no JSON; is it a gateway's control port?"
-            raise OperationError(msg, 502) from None
-        if answer.status >= 400:
-            raise OperationError(str(document.get("detail") or document.get("title") or document), answer.status)
-        return document
+            document = None
+        if answer.status < 400 and document is not None:
+            return document
+        detail = document.get("detail") if isinstance(document, dict) else None
+        if detail is None:
+            msg = f"{self._url}: answered {answer.status}, not as a control port does; is --server a control port?"
+            raise OperationError(msg, 502)
+        raise OperationError(str(detail), answer.status)
 
 
 def _part(text: str) -> str:

@@ -194,4 +194,7 @@ def _put(merged: dict[str, Any], key: str, value: Any) -> None:
     place = merged
     for section in sections:
         place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            msg = f"{section} = {place!r}: is a section; write its settings under [{section}], such as {key}"
+            raise SettingsError(msg)
     place[name] = value

@@ -269,3 +269,14 @@ def test_dependencies_are_those_that_are_imported() -> None:
 
 def _distribution(requirement: str) -> str:
     return re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def test_all_of_the_source_is_packed() -> None:
+    """What git knows of the packages goes into the wheel: in a package, or named as package data."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    patterns = [f"{package}/{pattern}" for package, listed in settings.items() for pattern in listed if package != "*"]
+    named = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    for package in PACKAGES:
+        for path in own_files(".py"):
+            if path.is_relative_to(ROOT / package):
+                assert (path.parent / "__init__.py").exists() or path in named, f"{name_of(path)}: not in the wheel"
