@@ -7,6 +7,7 @@ The life of one is this table; nothing else changes a state, and there is no clo
     open          ─acknowledge─▶ acknowledged
     open, acknowledged ─decide─▶ decided  the world has changed, or the model is broken, or neither
     open, acknowledged ─quiet─▶ resolved  the shift went away by itself; the story is kept
+    decided       ─decide─▶ decided       on second thoughts, while the first has not been done yet
     decided       ─effect─▶ resolved      what was decided has been done
 
 The monitor writes incidents, people acknowledge and decide at the same time: every change is a compare-and-swap.
@@ -27,6 +28,7 @@ TRANSITIONS: dict[tuple[str, str], str] = {
     ("acknowledged", "decide"): "decided",
     ("acknowledged", "quiet"): "resolved",
     ("suspected", "decide"): "decided",
+    ("decided", "decide"): "decided",
     ("decided", "effect"): "resolved",
 }
 VERDICTS = ("world-changed", "model-broken", "data-pipeline", "expected-event", "false-alarm")

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
@@ -77,6 +77,10 @@ class Delivered:
     last_success: str | None = None
     last_error: str | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form, as in `monitor/status`."""
+        return asdict(self)
+
 
 class Sender:
     """Sends what is in the outbox, on a thread of its own, so that a slow receiver never holds up the watching."""
@@ -95,11 +99,15 @@ class Sender:
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Send what can be sent within `seconds`; what is left stays in the outbox."""
+        """End after the attempt under way, `seconds` at most; what was not sent stays in the outbox."""
         self._ending.set()
         self._thread.join(seconds)
 
     def _run(self) -> None:
+        if self._url is None:
+            # Without a receiver the pages wait. A home that gets one later tells what happened, once each.
+            log.info("no page.webhook.url is set: pages wait in the outbox, incidents are in `snowgate incident list`")
+            return
         pause, seen = FIRST_PAUSE_SECONDS, -1
         while not self._ending.is_set():
             version = self._state.version()
@@ -113,14 +121,24 @@ class Sender:
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
     def _send_all(self) -> bool:
-        """Send every page of the outbox in order; say whether all of them arrived."""
+        """Send every page of the outbox in order; say whether all of them arrived.
+
+        A page that the receiver does not take holds up those of its own incident, whose order matters, and no others.
+        """
+        stuck: set[str] = set()
         for document in sorted(self._state.list(OUTBOX), key=lambda one: (one.body["page"]["time"], one.key)):
+            if self._ending.is_set():
+                return False
+            incident = document.body["page"]["incident"]
+            if incident in stuck:
+                continue
             error = self._post(document.body["page"])
             if error is not None:
                 self.delivered.failed += 1
                 self.delivered.last_error = error
                 log.warning("page %s: %s; it is tried again", document.key, error)
-                return False
+                stuck.add(incident)
+                continue
             self.delivered.sent += 1
             self.delivered.last_success = self._now()
             sent = document.body | {"sent": self.delivered.last_success}
@@ -131,13 +149,12 @@ class Sender:
                 )
             except Conflict:
                 # The page was renewed while it was sent: the renewed one goes out too, with the same dedup key.
-                return False
-        return True
+                stuck.add(incident)
+        return not stuck
 
     def _post(self, body: dict[str, Any]) -> str | None:
         """Post one page; return what went wrong, or None."""
-        if self._url is None:
-            return None
+        assert self._url is not None, "the thread ends without one"
         headers = {"Content-Type": "application/json", "User-Agent": "snowgate"}
         try:
             answer = self._http.request("POST", self._url, body=orjson.dumps(body), headers=headers, redirect=False)

@@ -1,13 +1,15 @@
 """An incident's story: how shifts become one, grow it, and what the numbers hint at. Pure: no clock, no store."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from monitors.incidents import moved
 from monitors.pages import rfc3339
-from monitors.streams import Shift
+from monitors.signals import Shift
 
 Body = dict[str, Any]
+INPUT_STATISTICS = (".mean", ".contrast", ".missing")
+"""How the signals that describe an input end, as the runner names them."""
 
 
 def opened(model: str, bundle: str, environment: str, shifts: Sequence[Shift]) -> Body:
@@ -78,7 +80,8 @@ def grown(body: Body, shifts: Iterable[Shift]) -> Body:
         "updated": newest,
         "rows_since_onset": rows,
         "summary": f"{where}: {leading['sentence']} ({since})",
-        "evidence": {
+        "evidence": body["evidence"]
+        | {
             "value": leading["evidence"],
             "limit": leading["limit"],
             "unit": "seconds",
@@ -95,16 +98,20 @@ def promoted(body: Body, shifts: Sequence[Shift], bundle: str) -> Body:
     return changed | {"version": first.version, "bundle": bundle, "onset": rfc3339(first.onset)}
 
 
-def hinted(body: Body, *, versions_watched: int, inputs_moved: bool) -> Body:
-    """Add what a machine can say about the cause; it never decides."""
-    shifted = len(body["versions"])
-    everywhere = versions_watched > 1 and shifted == versions_watched
-    if inputs_moved:
-        likely, because = "world", "the inputs have moved as well"
-    elif versions_watched > 1 and not everywhere:
-        likely, because = "model", f"the inputs are quiet, and {shifted} of {versions_watched} versions shifted"
-    elif everywhere:
-        likely, because = "world", f"all {versions_watched} versions shifted together"
+def hinted(body: Body, *, judged: Collection[str]) -> Body:
+    """Add what a machine can say about the cause; it never decides.
+
+    judged: the versions of the model that have seen enough rows to be compared with.
+    """
+    shifted = set(body["versions"])
+    inputs = [one for one in body["signals"] if one["name"].endswith(INPUT_STATISTICS) and one["tier"] != "page"]
+    steady = sorted(set(judged) - shifted)
+    if inputs:
+        likely, because = "world", f"the inputs have moved as well: {inputs[0]['sentence']}"
+    elif steady:
+        likely, because = "model", f"the inputs are quiet, and version {', '.join(steady)} did not shift"
+    elif len(shifted) > 1:
+        likely, because = "world", f"all {len(shifted)} versions shifted together"
     else:
-        likely, because = None, "the inputs are quiet, and there is only one version to compare"
+        likely, because = None, "the inputs are quiet, and there is no other version to compare with"
     return body | {"likely": likely, "likely_because": because}

@@ -16,20 +16,22 @@ import signal
 import sys
 import time
 from dataclasses import dataclass, field, fields
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bundles.errors import BundleError
 from bundles.home import Home
-from monitors import baselines, story
-from monitors.incidents import ACTIVE, PREFIX, moved
+from monitors import story
+from monitors.decisions import Decisions
+from monitors.desk import Desk
+from monitors.incidents import Body
 from monitors.log.errors import LogCorrupt
 from monitors.log.reader import LogReader
 from monitors.log.record import Record
-from monitors.pages import Sender, outbox_change, page, rfc3339, wall_clock
-from monitors.streams import Shift, Stream, Watching
-from state import Change, Conflict, State
+from monitors.pages import Sender, rfc3339, wall_clock
+from monitors.signals import Shift, Watching
+from monitors.streams import Stream
+from monitors.versions import Versions
+from state import Change, State
 from state.sqlite import SqliteState
 
 log = logging.getLogger("snowgate.monitor")
@@ -40,12 +42,12 @@ READ_RECORDS = 2_000
 IDLE_SECONDS = 0.05
 STATUS_SECONDS = 1.0
 CHECKPOINT_SECONDS = 5.0
-"""After a crash so many seconds of records are read again; a checkpoint of ten versions takes some 2 MB."""
+"""After a crash so many seconds of records are read again. A version takes some 0.2 MB: 40 KB a second on the disk."""
 QUIET_FACTOR = 10
 """A shift that took n rows to see must be absent for ten times as many before it counts as gone."""
+COMPARED_ROWS_MIN = 200
+"""Before so many rows, that a version is quiet says nothing about whether others shifted with it."""
 PR_SET_PDEATHSIG = 1
-
-Body = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +73,20 @@ class Monitor:
     """Everything that the monitor knows; `turn` is one round of its loop."""
 
     def __init__(self, home: Home, state: State, settings: MonitorSettings) -> None:
-        self._home = home
         self._state = state
         self._settings = settings
         self._reader = LogReader(home.log)
-        self._streams: dict[tuple[str, str], Stream] = {}
-        self._unreadable: dict[tuple[str, str], str] = {}
+        self._versions = Versions(home, state, settings.watching)
+        self._desk = Desk(state, settings.console_url)
+        self._decisions = Decisions(state, self._reader, self._desk, self._versions, settings.environment)
         self._cursor: dict[str, tuple[int, int]] = {}
-        self._saved: dict[str, Any] = {}
         self._evidence_rows: dict[str, int] = {}
         self._processed = 0
         self._newest = 0.0
         self._damage: str | None = None
-        self._version = -1
+        self._seen_version = -1
         self._next_status = 0.0
+        self._next_decisions = 0.0
         self._next_checkpoint = 0.0
         self._dirty = False
         self._resume()
@@ -94,34 +96,37 @@ class Monitor:
         if document is None:
             return
         self._cursor = {writer: (place[0], place[1]) for writer, place in document.body["cursor"].items()}
-        self._saved = document.body["streams"]
         self._evidence_rows = document.body["evidence_rows"]
         self._processed = document.body["processed"]
-        for name in list(self._saved):
-            model, _, version = name.partition("/")
-            self._stream(model, version, self._saved[name]["bundle"])
+        self._newest = document.body["newest"]
+        self._versions.restore(document.body["streams"])
 
     def turn(self, now: float) -> bool:
-        """Read what is new, judge it, act on decisions; say whether there was anything to read."""
+        """Read what is new, judge it, act on decisions, write it down; say whether there was anything to read."""
+        version = self._state.version()
+        if version != self._seen_version:
+            self._desk.refresh()
         records = self._read()
         for record in records:
             self._processed += 1
             self._newest = max(self._newest, record.time)
-            if record.kind == "answered" and record.version is not None and record.bundle is not None:
-                stream = self._stream(record.model, record.version, record.bundle)
-                if stream is not None:
-                    self._judge(stream, stream.add(record))
-        for stream in self._streams.values():
-            if not records and stream.overdue(now):
-                self._dirty = True
-                self._judge(stream, stream.flush())
+            stream = self._versions.take(record)
+            if stream is not None:
+                self._judge(stream, stream.add(record))
+        if not records:
+            # Low traffic must page too. With records to read, their own times end the batches.
+            for stream in self._versions.all():
+                if stream.overdue(now):
+                    self._dirty = True
+                    self._judge(stream, stream.flush())
         self._dirty |= bool(records)
-        version = self._state.version()
-        if version != self._version:
-            self._effect_decisions()
-            self._version = self._state.version()
-        if self._dirty and now >= self._next_checkpoint:
-            self.checkpoint()
+        others: list[Change] = []
+        if version != self._seen_version or now >= self._next_decisions:
+            others = self._decisions.effect(now)
+            self._seen_version = version
+            self._next_decisions = now + STATUS_SECONDS
+        if others or self._desk.urgent or ((self._dirty or self._desk.waiting) and now >= self._next_checkpoint):
+            self.checkpoint(*others)
             self._next_checkpoint = now + CHECKPOINT_SECONDS
         return bool(records)
 
@@ -129,192 +134,63 @@ class Monitor:
         try:
             records, self._cursor = self._reader.read(self._cursor, READ_RECORDS)
         except LogCorrupt as damage:
-            self._damage = str(damage)
-            log.warning("%s; going on behind it", damage)
-            self._cursor = self._reader.skip(self._cursor, damage)
-            return []
+            # What lies before it has been read. Behind it the log goes on, now or when the writer begins a new segment.
+            if str(damage) != self._damage:
+                self._damage = str(damage)
+                log.warning("%s; going on behind it", damage)
+            before, self._cursor = self._cursor, self._reader.skip(self._cursor, damage)
+            return [] if self._cursor == before else self._read()
         return records
-
-    def _stream(self, model: str, version: str, bundle: str) -> Stream | None:
-        """Return the stream of a version, made when its first record comes."""
-        key = (model, version)
-        if key in self._streams or key in self._unreadable:
-            return self._streams.get(key)
-        try:
-            baseline = baselines.baseline_of(self._state, self._home, model, version, bundle)
-        except (BundleError, KeyError, ValueError) as error:
-            self._unreadable[key] = str(error)
-            log.warning("%s version %s can't be watched: %s", model, version, error)
-            return None
-        stream = self._streams[key] = Stream(model, version, bundle, baseline, self._settings.watching)
-        saved = self._saved.pop(f"{model}/{version}", None)
-        if saved is not None:
-            try:
-                stream.restore(saved)
-            except (ValueError, KeyError) as error:
-                log.warning("%s version %s: begins anew: %s", model, version, error)
-        self._divide_limits()
-        return stream
-
-    def _divide_limits(self) -> None:
-        for stream in self._streams.values():
-            stream.set_limits(len(self._streams))
 
     def _judge(self, stream: Stream, shifts: list[Shift]) -> None:
         """Turn a batch's shifts into an incident, or into more evidence for the one that is there."""
-        active = self._active(stream.model)
-        strong = [one for one in shifts if one.tier == "page"]
+        active = self._desk.active(stream.model)
         if active is None:
-            if shifts and not self._only_noise(shifts):
+            if shifts and not _only_noise(shifts):
                 body = story.opened(stream.model, stream.bundle, self._settings.environment, shifts)
+                body = self._desk.open(self._hinted(body))
                 self._evidence_rows[body["id"]] = stream.rows
-                self._write_incident(self._hinted(body), event="open" if body["state"] == "open" else None)
                 log.warning("incident %s (%s): %s", body["id"], body["state"], body["summary"])
             return
         if shifts:
+            strong = any(one.tier == "page" for one in shifts)
             if strong or active["state"] == "suspected":
                 self._evidence_rows[active["id"]] = stream.rows
-            self._grow(stream, active["id"], shifts)
+            self._grow(stream, active, shifts, strong=strong)
             return
-        quiet_for = stream.rows - self._evidence_rows.get(active["id"], stream.rows)
-        enough = max(self._settings.watching.quiet_rows, QUIET_FACTOR * active["rows_since_onset"])
-        if active["version"] == stream.version and active["state"] != "decided" and quiet_for > enough:
-            self._resolve(active["id"], "quiet", f"no evidence of a shift in {quiet_for} rows")
+        if active["version"] != stream.version or active["state"] == "decided":
+            return
+        quiet_for = stream.rows - self._evidence_rows.setdefault(active["id"], stream.rows)
+        if quiet_for > max(self._settings.watching.quiet_rows, QUIET_FACTOR * active["rows_since_onset"]):
+            self._decisions.resolve(active, "quiet", f"no evidence of a shift in {quiet_for} rows", stream.last_time)
 
-    @staticmethod
-    def _only_noise(shifts: list[Shift]) -> bool:
-        """A lone second opinion of ADWIN, with no evidence against the baseline, is not worth a suspicion."""
-        return all(one.detector == "adwin" and one.evidence < 1.0 for one in shifts)
-
-    def _grow(self, stream: Stream, incident_id: str, shifts: list[Shift]) -> None:
-        strong = any(one.tier == "page" for one in shifts)
-
-        def change(body: Body) -> Body:
+    def _grow(self, stream: Stream, active: Body, shifts: list[Shift], *, strong: bool) -> None:
+        def step(body: Body) -> Body:
             if body["state"] == "suspected" and strong:
                 return self._hinted(story.promoted(body, shifts, stream.bundle))
             return self._hinted(story.grown(body, shifts))
 
-        before, after = self._change_incident(incident_id, change)
-        if before["state"] == "suspected" and after["state"] == "open":
-            log.warning("incident %s (open): %s", incident_id, after["summary"])
+        after = self._desk.change(active["id"], step)
+        if active["state"] == "suspected" and after["state"] == "open":
+            log.warning("incident %s (open): %s", active["id"], after["summary"])
 
     def _hinted(self, body: Body) -> Body:
-        streams = [one for one in self._streams.values() if one.model == body["model"]]
-        moved_inputs = any(
-            watch.detector.warning_detected and watch.name.endswith((".mean", ".contrast", ".missing"))
-            for stream in streams
-            for watch in stream.watches
-        )
-        return story.hinted(body, versions_watched=len(streams), inputs_moved=moved_inputs)
+        judged = [one.version for one in self._versions.of(body["model"]) if one.rows >= COMPARED_ROWS_MIN]
+        return story.hinted(body, judged=judged)
 
-    def _active(self, model: str) -> Body | None:
-        found = [one.body for one in self._state.list(f"{PREFIX}{model}-") if one.body["state"] in ACTIVE]
-        return next((body for body in found if body["model"] == model), None)
-
-    def _write_incident(self, body: Body, *, event: str | None) -> None:
-        changes = [Change(PREFIX + body["id"], body), self._checkpoint_change()]
-        if event is not None:
-            changes.append(outbox_change(page(body, event, self._settings.console_url)))
-        self._state.commit(*changes)
-
-    def _change_incident(self, incident_id: str, change: Any, *extra: Change) -> tuple[Body, Body]:
-        """Change an incident by compare-and-swap, with the page that its new state asks for and the checkpoint."""
-        while True:
-            document = self._state.get(PREFIX + incident_id)
-            assert document is not None, "incidents are never deleted"
-            body = change(document.body)
-            changes = [Change(document.key, body, document.revision), self._checkpoint_change(), *extra]
-            if body["state"] != document.body["state"] and body["state"] in ("open", "resolved"):
-                paged = any(entry["state"] == "open" for entry in body["history"])
-                if paged:
-                    event = "open" if body["state"] == "open" else "resolved"
-                    changes.append(outbox_change(page(body, event, self._settings.console_url)))
-            try:
-                self._state.commit(*changes)
-            except Conflict:
-                continue
-            return document.body, body
-
-    def _resolve(self, incident_id: str, event: str, reason: str, *extra: Change) -> None:
-        time_ = wall_clock()
-        _before, body = self._change_incident(
-            incident_id, lambda body: moved(body, event, actor="monitor", reason=reason, time=time_), *extra
-        )
-        self._evidence_rows.pop(incident_id, None)
-        for stream in self._streams.values():
-            if stream.model == body["model"]:
-                stream.restart(stream.baseline)
-        self._divide_limits()
-        log.info("incident %s resolved: %s", incident_id, reason)
-
-    def _effect_decisions(self) -> None:
-        """Do what people decided, as far as it is the monitor's."""
-        for document in self._state.list(PREFIX):
-            body = document.body
-            if body["state"] != "decided":
-                continue
-            verdict = body["decision"]["verdict"]
-            if verdict == "world-changed":
-                self._rebase(body)
-            elif verdict == "model-broken":
-                self._await_rollback(body)
-            else:
-                self._resolve(body["id"], "effect", f"decided: {verdict}")
-
-    def _rebase(self, body: Body) -> None:
-        """The world has changed: what was seen since the onset is how it is now."""
-        onset, decision = _seconds(body["onset"]), body["decision"]
-        changes, fresh = [], {}
-        for stream in self._streams.values():
-            if stream.model != body["model"]:
-                continue
-            source = f"live since {body['onset']} (incident {body['id']})"
-            found = baselines.since(self._reader, stream.model, stream.version, onset, source)
-            if found.rows < baselines.ROWS_MIN:
-                if stream.version == body["version"]:
-                    log.info("%s: %d rows since the onset, too few for a baseline", body["id"], found.rows)
-                    return
-                continue
-            fresh[stream.version] = found
-            changes.append(
-                baselines.change(
-                    stream.model,
-                    stream.version,
-                    stream.bundle,
-                    found,
-                    incident=body["id"],
-                    actor=decision["actor"],
-                    reason=decision["reason"],
-                )
-            )
-        said = ", ".join(f"version {version}: {found.rows} rows" for version, found in fresh.items())
-        for version, found in fresh.items():
-            self._streams[body["model"], version].restart(found)
-        self._resolve(body["id"], "effect", f"new baseline from the data since the onset ({said})", *changes)
-
-    def _await_rollback(self, body: Body) -> None:
-        """The model is broken: control rejects it and takes it out of the route; then the incident is over."""
-        digest = body["bundle"]
-        environment = self._settings.environment
-        rejected = self._state.get(f"rejected/{environment}/{digest.removeprefix('sha256:')}")
-        route = self._state.get(f"routes/{body['model']}")
-        routed = route is not None and any(one["digest"] == digest for one in route.body["variants"])
-        if rejected is not None and not routed:
-            self._resolve(body["id"], "effect", f"version {body['version']} was rolled back and rejected")
-
-    def _checkpoint_change(self) -> Change:
-        streams = {f"{one.model}/{one.version}": one.to_json() for one in self._streams.values()}
+    def checkpoint(self, *others: Change) -> None:
+        """Write what was decided and where the monitor stands, in one commit."""
+        self._versions.forget_idle(self._newest)
+        active = {body["id"] for body in self._desk.all() if body["state"] != "resolved"}
+        self._evidence_rows = {name: rows for name, rows in self._evidence_rows.items() if name in active}
         body = {
             "cursor": {writer: list(place) for writer, place in self._cursor.items()},
-            "streams": self._saved | streams,
+            "streams": self._versions.to_json(),
             "evidence_rows": self._evidence_rows,
             "processed": self._processed,
+            "newest": self._newest,
         }
-        return Change(CHECKPOINT, body)
-
-    def checkpoint(self) -> None:
-        """Write where the monitor stands."""
-        self._state.commit(self._checkpoint_change())
+        self._desk.commit(Change(CHECKPOINT, body), *others)
         self._dirty = False
 
     def status(self, now: float, delivered: Body) -> None:
@@ -322,7 +198,7 @@ class Monitor:
         if now < self._next_status:
             return
         self._next_status = now + STATUS_SECONDS
-        behind = self._newest > 0 and self._cursor != self._reader.end()
+        behind = self._newest > 0 and self._behind()
         body = {
             "time": rfc3339(now),
             "lag_seconds": max(0.0, now - self._newest) if behind else 0.0,
@@ -330,18 +206,29 @@ class Monitor:
             "damage": self._damage,
             "unreadable": [
                 {"model": model, "version": version, "error": error}
-                for (model, version), error in self._unreadable.items()
+                for (model, version), error in self._versions.unreadable.items()
             ],
-            "streams": [stream.status() for stream in self._streams.values()],
+            "streams": [stream.status(self._shifted(stream)) for stream in self._versions.all()],
             "pages": delivered,
         }
         self._state.commit(Change(STATUS, body))
-        self._version = self._state.version()
+
+    def _behind(self) -> bool:
+        try:
+            return self._cursor != self._reader.end()
+        except LogCorrupt:
+            return True
+
+    def _shifted(self, stream: Stream) -> set[str]:
+        active = self._desk.active(stream.model)
+        if active is None or active["state"] == "suspected":
+            return set()
+        return {one["name"] for one in active["signals"] if (one["version"], one["tier"]) == (stream.version, "page")}
 
 
-def _seconds(text: str) -> float:
-    """Read an RFC 3339 time in UTC."""
-    return datetime.fromisoformat(text).timestamp()
+def _only_noise(shifts: list[Shift]) -> bool:
+    """A lone second opinion of ADWIN, with no evidence against the baseline, is not worth a suspicion."""
+    return all(one.detector == "adwin" and one.evidence < 1.0 for one in shifts)
 
 
 def run(home: Home, settings: MonitorSettings) -> None:
@@ -355,14 +242,7 @@ def run(home: Home, settings: MonitorSettings) -> None:
     monitor = Monitor(home, state, settings)
     while not ending:
         read = monitor.turn(time.time())
-        delivered = sender.delivered
-        pages = {
-            "sent": delivered.sent,
-            "failed": delivered.failed,
-            "last_success": delivered.last_success,
-            "last_error": delivered.last_error,
-        }
-        monitor.status(time.time(), pages)
+        monitor.status(time.time(), sender.delivered.to_json())
         if not read:
             time.sleep(IDLE_SECONDS)
     monitor.checkpoint()

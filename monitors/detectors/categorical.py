@@ -177,9 +177,9 @@ class CategoricalEDetector(DriftAndWarningDetector):
             self._excursions = Excursions(len(self._log_ratio), len(totals))
         self._excursions.add(log_factors, totals, len(codes), time)
         self.rows += len(codes)
-        enough = self.rows >= self.minimum
-        self._drift_detected = enough and self.evidence >= self.limit
-        self._warning_detected = enough and self.evidence >= self.warning_limit
+        evidence = self.evidence if self.rows >= self.minimum else 0.0
+        self._drift_detected = evidence >= self.limit
+        self._warning_detected = evidence >= self.warning_limit
 
     def _log_factors(self, codes: Integers, units: Integers, counts: Vector) -> Vector:
         """Log of the product over units of the mean of L over the unit's rows, for each bet."""
