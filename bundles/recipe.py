@@ -235,14 +235,18 @@ def _check_files(path: Path, recipe: Recipe) -> None:
 
 
 def _arrays(path: Path) -> dict[str, Array]:
+    """Read all arrays of a file; numpy tells one array from an archive of them by the content, not by the name."""
+    if path.suffix not in (".npz", ".npy", ".safetensors"):
+        raise RecipeError(f"{path}: expected a .npz, .npy or .safetensors file")
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        if path.suffix == ".npy":
-            return {"rows": np.load(path, allow_pickle=False)}
         if path.suffix == ".safetensors":
             return dict(load_file(path))
+        # Opened here: numpy forgets to close a file that turns out to be broken.
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"rows": loaded}
+            with loaded as archive:
+                return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, BadZipFile, SafetensorError) as error:
         raise RecipeError(f"{path}: can't be read: {error}") from error
-    raise RecipeError(f"{path}: expected a .npz, .npy or .safetensors file")
