@@ -32,7 +32,7 @@ def bundle() -> None:
 @click.option("--model", help="Name of the model.  [default: the one in bundle.toml]")
 @click.option("--parent", multiple=True, help="A bundle that this one was made from, such as signs@1.")
 def pack(home: Path, output: str, directory: Path, model: str | None, parent: tuple[str, ...]) -> None:
-    r"""Pack a folder with a bundle.toml as the next version of a model, and sign it.
+    """Pack a folder with a bundle.toml as the next version of a model, and sign it.
 
     \b
     Examples:
@@ -47,7 +47,7 @@ def pack(home: Path, output: str, directory: Path, model: str | None, parent: tu
 @bundle.command("list")
 @operator_options
 def list_(home: Path, server: str | None, output: str) -> None:
-    r"""List the bundles of a home, newest first.
+    """List the bundles of a home, newest first.
 
     \b
     Examples:
@@ -70,7 +70,7 @@ def list_(home: Path, server: str | None, output: str) -> None:
 @operator_options
 @click.argument("reference")
 def show_(home: Path, server: str | None, output: str, reference: str) -> None:
-    r"""Show all that is known of a bundle: signs@7, signs@production, or sha256:…
+    """Show all that is known of a bundle: signs@7, signs@production, or sha256:…
 
     \b
     Example:
@@ -86,7 +86,7 @@ def show_(home: Path, server: str | None, output: str, reference: str) -> None:
 @output_option
 @click.argument("reference")
 def verify(home: Path, output: str, reference: str) -> None:
-    r"""Check every byte and the signature of a bundle; the path of what is wrong is named.
+    """Check every byte and the signature of a bundle; the path of what is wrong is named.
 
     \b
     Example:
@@ -106,7 +106,7 @@ def verify(home: Path, output: str, reference: str) -> None:
 @output_option
 @click.argument("key", type=click.Path(path_type=Path, exists=True))
 def trust(home: Path, output: str, key: Path) -> None:
-    r"""Trust a signer: bundles that carry the signature of this public key (PEM) may run here.
+    """Trust a signer: bundles that carry the signature of this public key (PEM) may run here.
 
     \b
     Example:

@@ -21,7 +21,7 @@ def config() -> None:
 @click.option("--config", "file", type=click.Path(path_type=Path), help="Settings file.  [default: snowgate.toml]")
 @click.option("--origin", is_flag=True, help="Say where each value comes from: variable, file or default.")
 def show_(home: Path, output: str, file: Path | None, origin: bool) -> None:
-    r"""Show every setting and its value.
+    """Show every setting and its value.
 
     \b
     Examples:
@@ -44,7 +44,7 @@ def show_(home: Path, output: str, file: Path | None, origin: bool) -> None:
 
 @config.command()
 def schema() -> None:
-    r"""Print the JSON Schema of snowgate.toml.
+    """Print the JSON Schema of snowgate.toml.
 
     \b
     Example:

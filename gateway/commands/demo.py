@@ -18,7 +18,7 @@ from gateway.demo.story import StepFailed, Story
 @click.option("--port", type=int, default=0, show_default=True, help="Data port; 0 picks a free one.")
 @click.option("--keep", is_flag=True, help="Go on serving when the story is told, until SIGTERM or Ctrl-C.")
 def demo(home: Path | None, port: int, keep: bool) -> int:
-    r"""Tell the whole story on real images: train, pack, serve, predict, snow, page, decide.
+    """Tell the whole story on real images: train, pack, serve, predict, snow, page, decide.
 
     The story is told on standard error; with --keep one JSON line on standard output says where the gateway is.
 

@@ -34,7 +34,7 @@ def deploy(
     wait: bool,
     timeout: float,
 ) -> int:
-    r"""Say which version an environment shall serve; a running gateway moves there by itself.
+    """Say which version an environment shall serve; a running gateway moves there by itself.
 
     \b
     Examples:

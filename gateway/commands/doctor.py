@@ -46,7 +46,7 @@ class Finding:
 @output_option
 @click.option("--config", "file", type=click.Path(path_type=Path), help="Settings file.  [default: snowgate.toml]")
 def doctor(home: Path, output: str, file: Path | None) -> int:
-    r"""Check that this machine, this home and these settings can serve. Exit code 1 when anything is wrong.
+    """Check that this machine, this home and these settings can serve. Exit code 1 when anything is wrong.
 
     \b
     Examples:

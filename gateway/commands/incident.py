@@ -20,7 +20,7 @@ def incident() -> None:
 @click.option("--model", help="Of one model only.")
 @click.option("--open", "open_only", is_flag=True, help="Leave out what is resolved.")
 def list_(home: Path, server: str | None, output: str, model: str | None, open_only: bool) -> None:
-    r"""List incidents, newest first.
+    """List incidents, newest first.
 
     \b
     Example:
@@ -44,7 +44,7 @@ def list_(home: Path, server: str | None, output: str, model: str | None, open_o
 @operator_options
 @click.argument("id_", metavar="ID")
 def show_(home: Path, server: str | None, output: str, id_: str) -> None:
-    r"""Show an incident: what shifted, since when, how much, and its story so far.
+    """Show an incident: what shifted, since when, how much, and its story so far.
 
     \b
     Example:
@@ -60,7 +60,7 @@ def show_(home: Path, server: str | None, output: str, id_: str) -> None:
 @reason_option
 @click.argument("id_", metavar="ID")
 def ack(home: Path, server: str | None, output: str, reason: str, id_: str) -> None:
-    r"""Say that you are looking at it.
+    """Say that you are looking at it.
 
     \b
     Example:
@@ -76,7 +76,7 @@ def ack(home: Path, server: str | None, output: str, reason: str, id_: str) -> N
 @click.argument("id_", metavar="ID")
 @click.argument("verdict", type=click.Choice(VERDICTS))
 def decide(home: Path, server: str | None, output: str, reason: str, id_: str, verdict: str) -> None:
-    r"""Decide: has the world changed, or is the model broken?
+    """Decide: has the world changed, or is the model broken?
 
     \b
     world-changed    the data since the onset becomes the new baseline

@@ -19,7 +19,7 @@ def log() -> None:
 @home_option
 @output_option
 def verify(home: Path, output: str) -> int:
-    r"""Walk every frame: sums, gapless numbers, and the chain. Exit code 1 when anything is wrong.
+    """Walk every frame: sums, gapless numbers, and the chain. Exit code 1 when anything is wrong.
 
     \b
     Example:

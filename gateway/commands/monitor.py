@@ -16,7 +16,7 @@ def monitor() -> None:
 @monitor.command("list")
 @operator_options
 def list_(home: Path, server: str | None, output: str) -> None:
-    r"""List every watched signal of every version.
+    """List every watched signal of every version.
 
     \b
     Example:

@@ -20,7 +20,7 @@ def prediction() -> None:
 @click.option("--chain", is_flag=True, help="Walk on to the bundle, the code, the data and the people.")
 @click.argument("id_", metavar="ID")
 def show_(home: Path, server: str | None, output: str, chain: bool, id_: str) -> None:
-    r"""Show one prediction: what came, what was answered, by which version and why.
+    """Show one prediction: what came, what was answered, by which version and why.
 
     \b
     Example:

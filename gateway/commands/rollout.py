@@ -24,7 +24,7 @@ def rollout() -> None:
 @click.argument("model")
 @click.option("-w", "--watch", is_flag=True, help="Print every change, until it is over.")
 def get(home: Path, server: str | None, output: str, environment: str, model: str, watch: bool) -> None:
-    r"""Show a rollout: its steps, and the share that each version has.
+    """Show a rollout: its steps, and the share that each version has.
 
     \b
     Example:
@@ -48,7 +48,7 @@ def get(home: Path, server: str | None, output: str, environment: str, model: st
 @click.argument("model")
 @click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds to wait until it is settled.")
 def status(home: Path, server: str | None, output: str, environment: str, model: str, timeout: float) -> int:
-    r"""Wait until a rollout is settled; exit code 0 done, 3 rolled back, 4 still running or paused.
+    """Wait until a rollout is settled; exit code 0 done, 3 rolled back, 4 still running or paused.
 
     \b
     Example:
@@ -66,7 +66,7 @@ def status(home: Path, server: str | None, output: str, environment: str, model:
 @reason_option
 @click.argument("model")
 def promote(home: Path, server: str | None, output: str, environment: str, reason: str, model: str) -> None:
-    r"""Give the canary all traffic.
+    """Give the canary all traffic.
 
     \b
     Example:
@@ -82,7 +82,7 @@ def promote(home: Path, server: str | None, output: str, environment: str, reaso
 @click.option("--reason", required=True, help="Why, in a sentence; it goes into the audit log.")
 @click.argument("model")
 def abort(home: Path, server: str | None, output: str, environment: str, reason: str, model: str) -> None:
-    r"""Take the canary out, and reject its bundle in this environment.
+    """Take the canary out, and reject its bundle in this environment.
 
     \b
     Example:

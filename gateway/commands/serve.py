@@ -31,7 +31,7 @@ def serve(
     insecure: bool | None,
     file: Path | None,
 ) -> None:
-    r"""Serve what is deployed in a home, until SIGTERM or Ctrl-C.
+    """Serve what is deployed in a home, until SIGTERM or Ctrl-C.
 
     When everything that is deployed can be reached, one JSON line on standard output says where.
 

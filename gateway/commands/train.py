@@ -39,7 +39,7 @@ def train(
     no_pack: bool,
     command: tuple[str, ...],
 ) -> None:
-    r"""Run a training command, record what ran on what, and pack what it made as the next version.
+    """Run a training command, record what ran on what, and pack what it made as the next version.
 
     \b
     Example:
