@@ -25,8 +25,8 @@ begin with a marker that is random for each segment, so that no client can send 
 A frame's checksum is the crc32 of its two lengths and its head; bodies are covered by their digests. So a follower
 reads headers and passes over payloads, and still knows that what it reads is what was written. A frame's digest is the
 sha256 of its head: it covers the digest before it, and of each record the header and the digest of the salted body.
-A body, salt and all, can be overwritten with zeros, which are then taken as "erased": the chain still verifies, and
-nobody can guess at what was there.
+A body, salt and all, can be overwritten with "erased. erased. …", in place: the chain still verifies, and nobody can
+guess at what was there.
 
 A bad last frame is a torn tail and is cut by recovery; a bad frame with a good one behind it, or before the mark, is
 corruption and is reported, with writer and seq, never skipped in silence. A write that comes out short or fails, and a

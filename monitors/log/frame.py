@@ -16,7 +16,8 @@ ENTRY = struct.Struct("<II32s")
 MARKER_BYTES = 8
 SALT_BYTES = 16
 START_BYTES = PREFIX.size + FIXED.size
-ERASED_SALT = bytes(SALT_BYTES)
+ERASED = b"erased. "
+"""What a body is filled with when it is erased. Not zeros: those are what a file system leaves of a lost page."""
 
 Encoded = tuple[bytes, bytes, int]
 """A record on its way into a frame: header, payload, milliseconds of its id."""
@@ -72,11 +73,11 @@ class Entry:
         """Say whether this is the body that was written, or one that was erased on purpose."""
         if len(body) != self.body_bytes:
             return False
-        return sha256(body).digest() == self.digest or not any(body)
+        return sha256(body).digest() == self.digest or body == erased_body(len(body))
 
     def complete(self, record: Record, body: bytes) -> None:
         """Give a record its payload, unless it was erased."""
-        if body[:SALT_BYTES] != ERASED_SALT and len(body) > SALT_BYTES:
+        if len(body) > SALT_BYTES and body != erased_body(len(body)):
             record.payload = records.decode_payload(memoryview(body)[SALT_BYTES:])
 
 
@@ -101,6 +102,15 @@ class Frame:
             yield Entry(self.start.first_seq + position, header, body_offset, body_bytes, digest)
             header_offset += header_bytes
             body_offset += body_bytes
+
+
+def erased_body(size: int) -> bytes:
+    """What stands in the place of a body of this size once it is erased, salt and all.
+
+    >>> erased_body(20)
+    b'erased. erased. eras'
+    """
+    return (ERASED * (size // len(ERASED) + 1))[:size]
 
 
 def encode_frame(encoded: Sequence[Encoded], first_seq: int, previous: bytes, marker: bytes) -> tuple[bytes, bytes]:

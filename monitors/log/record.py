@@ -105,7 +105,7 @@ def new_id(now_ns: int) -> str:
     an ordinary random generator will do.
 
     >>> new_id(1_700_000_000_123_456_789)[:18]
-    '018bcfe5-687b-774c'
+    '018bcfe5-687b-774f'
     """
     milliseconds, nanoseconds = divmod(now_ns, 1_000_000)
     fraction = (nanoseconds << 12) // 1_000_000

@@ -1,0 +1,152 @@
+import threading
+from pathlib import Path
+
+import pytest
+
+from monitors.log import writer as writing
+from monitors.log.errors import LogBusy, LogFull, RecordUnwritable
+from monitors.log.reader import LogReader
+from monitors.log.record import Tensor, new_id
+from monitors.log.segment import Segment
+from monitors.log.writer import SegmentWriter
+from tests.monitors.log.logbook import Logbook, ids_read, record
+
+
+def test_what_waits_goes_out_in_one_frame(tmp_path: Path) -> None:
+    """While one batch is with the disk the next one gathers: 50 records that wait need one frame, not 50."""
+    gate, arrived, batches = threading.Event(), threading.Event(), []
+
+    def done(tokens: list[object], _error: OSError | None) -> None:
+        batches.append(len(tokens))
+        arrived.set()
+        gate.wait(30)
+
+    writer = SegmentWriter(tmp_path, "w0", done)
+    writer.append(record(), 0)
+    assert arrived.wait(30)
+    for token in range(50):
+        writer.append(record(), token)
+    gate.set()
+    writer.close()
+    assert batches == [1, 50]
+    with Segment(tmp_path, "w0", 1) as segment:
+        frames = list(segment.frames(4096, segment.mark().end))
+    assert [frame.start.count for frame in frames] == [1, 50]
+
+
+def test_a_record_that_cannot_be_encoded_fails_alone(tmp_path: Path) -> None:
+    """An integer that msgpack can't hold, or an id that tells no time: its token gets the error, others are written."""
+    book = Logbook(tmp_path)
+    good, huge, strange = record(), record(), record()
+    assert huge.payload is not None
+    huge.payload.parameters = {"seed": 1 << 80}
+    strange.id = "0"
+    book.write([good, huge, strange])
+    book.close()
+    assert book.durable == [good.id]
+    assert set(book.refused) == {huge.id, strange.id}
+    assert all(isinstance(error, RecordUnwritable) for error in book.refused.values())
+    assert [one.seq for one in LogReader(tmp_path).read({})[0]] == [0]
+
+
+def test_a_full_queue_refuses(tmp_path: Path) -> None:
+    """When the disk is behind, `append` says so at once; when it has caught up, the log goes on."""
+    gate, arrived = threading.Event(), threading.Event()
+
+    def done(_tokens: list[object], _error: OSError | None) -> None:
+        arrived.set()
+        gate.wait(30)
+
+    writer = SegmentWriter(tmp_path, "w0", done)
+    writer.append(record(), 0)
+    assert arrived.wait(30)
+    # Tensors that share their bytes: a full queue, without the memory of one.
+    part = bytes(1 << 20)
+    large = record()
+    assert large.payload is not None
+    large.payload.inputs = [Tensor("x", "UINT8", [len(part)], part)] * 64
+    for _ in range(writing.WAITING_BYTES_MAX // (65 << 20)):
+        writer.append(large, 0)
+    with pytest.raises(LogFull, match="3 records wait for the disk"):
+        writer.append(large, 0)
+    writer._waiting.clear()
+    writer._waiting_bytes = 0
+    writer.append(record(), 1)
+    gate.set()
+    writer.close()
+    assert len(ids_read(tmp_path)) == 2
+
+
+def test_a_record_larger_than_a_frame_gets_its_own(tmp_path: Path) -> None:
+    """Frames end at 8 MiB, so that a small record never waits for a gigabyte; nothing is split or lost."""
+    book = Logbook(tmp_path, segment_bytes=16 << 20)
+    ids = book.write([record(data=bytes(writing.FRAME_BYTES_MAX + 1)), record(), record(data=bytes(1 << 20)), record()])
+    book.close()
+    assert book.durable == ids == ids_read(tmp_path)
+    found = LogReader(tmp_path).find(ids[0])
+    assert found is not None
+    assert found.payload is not None
+    assert len(found.payload.inputs[0].data) == writing.FRAME_BYTES_MAX + 1
+
+
+def test_closed_takes_no_more(tmp_path: Path) -> None:
+    """A record appended after `close` would never be written, so it is refused."""
+    book = Logbook(tmp_path)
+    book.close()
+    with pytest.raises(LogFull, match="closed"):
+        book.writer.append(record(), 0)
+
+
+def test_a_name_belongs_to_one_living_writer(tmp_path: Path) -> None:
+    """A second writer of the same name would tear the first one's frames apart; it is told so."""
+    book = Logbook(tmp_path)
+    with pytest.raises(LogBusy, match="'w0'"):
+        Logbook(tmp_path)
+    book.close()
+    Logbook(tmp_path).close()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "w" * 65, "ä"])
+def test_a_name_that_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
+    """Names become folders: nothing outside the log's own folder can be meant by one."""
+    with pytest.raises(ValueError, match="log writer"):
+        Logbook(tmp_path, name)
+
+
+def test_segments_end_at_their_size(tmp_path: Path) -> None:
+    """A segment that has reached its size is closed, and the next one goes on: same chain, no number missing."""
+    book = Logbook(tmp_path, segment_bytes=8_000)
+    ids = book.write_one_by_one(30)
+    book.close()
+    assert book.path(4).exists()
+    assert ids_read(tmp_path) == ids
+    assert LogReader(tmp_path).verify().first_bad is None
+    for number in (1, 2, 3):
+        with Segment(tmp_path, "w0", number) as segment:
+            assert segment.mark().closed
+            assert segment.mark().end == book.path(number).stat().st_size
+
+
+def test_epochs_count_openings(tmp_path: Path) -> None:
+    """Each opening of a writer begins a segment of its own with the next epoch, and numbers go on."""
+    for epoch in (1, 2, 3):
+        book = Logbook(tmp_path)
+        book.write([record()])
+        book.close()
+        with Segment(tmp_path, "w0", epoch) as segment:
+            assert (segment.header.epoch, segment.header.first_seq) == (epoch, epoch - 1)
+
+
+def test_nothing_stays_open(tmp_path: Path) -> None:
+    """Writers and readers give back every file descriptor."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    book = Logbook(tmp_path, segment_bytes=5_000)
+    ids = book.write_one_by_one(20)
+    reader = LogReader(tmp_path)
+    reader.read({})
+    reader.find(ids[3])
+    reader.find(new_id(0))
+    reader.verify()
+    reader.close()
+    book.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
