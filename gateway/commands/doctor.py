@@ -54,14 +54,7 @@ def doctor(home: Path, output: str, file: Path | None) -> int:
       snowgate doctor --home /var/lib/snowgate -o json
     """
     findings = list(diagnose(Home(home), file))
-    columns = [
-        ("", lambda one: MARKS[one["state"]]),
-        ("check", lambda one: one["check"]),
-        ("state", lambda one: one["state"]),
-        ("found", lambda one: one["found"]),
-        ("advice", lambda one: one["advice"]),
-    ]
-    show([asdict(one) for one in findings], output, columns=columns, name="check")
+    show([asdict(one) for one in findings], output, name="check", tell=_tell)
     return 1 if any(one.state == "failed" for one in findings) else 0
 
 
@@ -83,6 +76,14 @@ def diagnose(home: Home, file: Path | None) -> Iterator[Finding]:
         yield Finding("pages", "warning", "no webhook: incidents reach nobody", "set [page.webhook] url")
     else:
         yield Finding("pages", "ok", "a webhook is set")  # Its URL often is a secret.
+
+
+def _tell(findings: list[dict[str, str]]) -> None:
+    width = max(len(one["check"]) for one in findings)
+    for one in findings:
+        click.echo(f"{MARKS[one['state']]} {one['state']:7}  {one['check']:{width}}  {one['found']}")
+        if one["advice"]:
+            click.echo(f"{'':{width + 13}}{one['advice']}")
 
 
 def _installation() -> Iterator[Finding]:
