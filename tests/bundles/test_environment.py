@@ -1,0 +1,53 @@
+import sys
+import tomllib
+from hashlib import sha256
+from importlib.metadata import distribution
+from pathlib import Path
+
+from bundles import environment
+
+
+def test_every_package_is_pinned_by_what_was_installed() -> None:
+    """Name, exact version, and the digest of the RECORD that lists the digest of each installed file."""
+    text, summary = environment.lock()
+    document = tomllib.loads(text)
+    assert document["lock-version"] == "1.0"
+    assert document["requires-python"] == f"=={sys.version.split()[0]}"
+    packages = {one["name"]: one for one in document["packages"]}
+    assert list(packages) == sorted(packages)
+    assert len(packages) == summary["packages"]
+    numpy = distribution("numpy")
+    record = numpy.read_text("RECORD")
+    assert record is not None
+    assert packages["numpy"]["version"] == numpy.version
+    assert packages["numpy"]["tool"]["snowgate"]["record-sha256"] == sha256(record.encode()).hexdigest()
+
+
+def test_no_path_of_the_machine_is_in_it() -> None:
+    """A lock that names folders of one machine is of no use on another."""
+    text, _summary = environment.lock()
+    assert sys.prefix not in text
+    assert str(Path.home()) not in text
+
+
+def test_another_process_s_environment(tmp_path: Path) -> None:
+    """By its import path: the first of two versions counts, names are normalized, and wrecks are passed over."""
+    for folder, version in (("a", "1.0"), ("b", "2.0")):
+        info = tmp_path / folder / f"My_Package-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: My_Package\nVersion: {version}\n")
+    (tmp_path / "b" / "wreck-1.dist-info").mkdir()
+    running = {"python": "3.99.0", "implementation": "CPython", "platform": "Elsewhere"}
+    text, summary = environment.lock([str(tmp_path / "a"), str(tmp_path / "b")], running)
+    document = tomllib.loads(text)
+    assert document["packages"] == [{"name": "my-package", "version": "1.0"}]
+    assert document["requires-python"] == "==3.99.0"
+    assert summary == {**running, "packages": 1}
+
+
+def test_the_machine_is_described() -> None:
+    """As far as it can change a result; what is not there is null or empty, never missing."""
+    machine = environment.hardware()
+    assert machine["threads"] >= 1
+    assert machine["memory_bytes"] > 1_000_000
+    assert {"machine", "system", "byteorder", "processor", "accelerators", "accelerator_driver"} <= set(machine)
