@@ -128,7 +128,7 @@ def _close(segment: Segment, mark: Mark | None, until_seq: int | None, damage: l
     size = os.fstat(segment.descriptor).st_size
     mark = mark or Mark(HEADER_BYTES, segment.header.first_seq, segment.header.previous)
     if size < mark.end:
-        damage.append(_shortened(segment, size, mark))
+        damage.append(_shortened(segment, size))
     while mark.end < size:
         frame = _whole_frame(segment, mark.end, size)
         if frame is None:
@@ -165,10 +165,10 @@ def _good_behind(segment: Segment, offset: int, end: int) -> Frame | None:
     return frame
 
 
-def _shortened(segment: Segment, size: int, mark: Mark) -> LogCorrupt:
+def _shortened(segment: Segment, size: int) -> LogCorrupt:
     """Describe a file that ends before what was once durable in it."""
     damage = LogCorrupt(segment.path, segment.writer, segment.header.first_seq, size, "cut short")
     with suppress(LogCorrupt):
-        for frame in segment.frames(HEADER_BYTES, mark.end):
+        for frame in segment.frames(HEADER_BYTES, size):
             damage = LogCorrupt(segment.path, segment.writer, frame.start.end_seq, size, "cut short")
     return damage
