@@ -6,6 +6,7 @@ tails, one more at each end for the outermost hundredth; what is not finite has 
 a baseline of a thousand rows is itself uncertain, and the detectors take that into account.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,14 +35,6 @@ class Expected:
     def rows(self) -> int:
         """How many rows were measured."""
         return sum(self.counts.values())
-
-    def categories(self, values: Array) -> list[str]:
-        """Name the category or bin of each value."""
-        if self.kind == "categorical":
-            return [str(one) if str(one) in self.counts else OTHER for one in plain(values)]
-        finite = np.isfinite(values)
-        bins = np.searchsorted(self.edges, np.where(finite, values, 0), side="right")
-        return [str(bin_) if ok else INVALID for bin_, ok in zip(bins.tolist(), finite.tolist(), strict=True)]
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -95,15 +88,10 @@ def measure(signals: Mapping[str, Array], source: str) -> Baseline:
     return Baseline(source, rows, measured)
 
 
-def plain(values: Array) -> list[Any]:
-    """Give categories as text and integers; bytes become text."""
-    return [one.decode(errors="replace") if isinstance(one, bytes) else one for one in values.tolist()]
-
-
 def _categorical(values: Array) -> Expected:
-    found: dict[str, int] = {}
-    for one in plain(values):
-        found[str(one)] = found.get(str(one), 0) + 1
+    # Bytes, as they come from a runner, are the text that the log holds: a baseline means the same for both.
+    texts = [one.decode(errors="replace") if isinstance(one, bytes) else str(one) for one in values.tolist()]
+    found = Counter(texts)
     ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
     counts = dict(sorted(ordered[:CATEGORIES_MAX]))
     rest = sum(count for _name, count in ordered[CATEGORIES_MAX:])

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -19,10 +20,13 @@ import numpy as np
 
 from bundles.errors import RunnerFailed
 from bundles.runner import frames
+from bundles.runner.signals import widened
 
 Array = np.ndarray[Any, Any]
 RUNNER = Path(__file__).parent / "runner"
 PREDICT_SECONDS = 300.0
+END_SECONDS = 1.0
+"""How long a runner that closed its connection may take to end, before it is said to be alive."""
 STDERR_SHOWN = 4_000
 
 
@@ -40,9 +44,11 @@ class RunnerConnection:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(PREDICT_SECONDS)
         self._decoder = frames.Decoder()
+        self._ids = count(1)
         try:
             self._socket.connect(socket_path)
         except OSError as error:
+            self._socket.close()
             msg = f"runner at {socket_path}: can't be reached: {error}"
             raise RunnerFailed(msg) from error
 
@@ -51,14 +57,16 @@ class RunnerConnection:
 
         Raises:
             RunnerFailed: the model raised, or the runner is gone.
+            FrameError: an input is of a type that no tensor can hold.
         """
         described = [frames.from_array(name, array) for name, array in inputs.items()]
         rows = len(next(iter(inputs.values())))
-        header = {"id": 1, "rows": rows, "inputs": [spec for spec, _data in described]}
+        call = next(self._ids)
+        header = {"id": call, "rows": rows, "inputs": [spec for spec, _data in described]}
         try:
             self._socket.sendall(frames.encode(header, [data for _spec, data in described]))
-            answer, body = self._receive()
-        except OSError as error:
+            answer, body = self._receive(call)
+        except (OSError, frames.FrameError) as error:
             msg = f"runner: gone in the middle of a batch: {error}"
             raise RunnerFailed(msg) from error
         if "error" in answer:
@@ -74,14 +82,16 @@ class RunnerConnection:
             found.append(arrays)
         return found[0], found[1]
 
-    def _receive(self) -> tuple[dict[str, Any], memoryview]:
+    def _receive(self, expected_id: int) -> tuple[dict[str, Any], memoryview]:
         while True:
             data = self._socket.recv(1 << 20)
             if not data:
                 msg = "it closed the connection"
                 raise OSError(msg)
-            for frame in self._decoder.feed(data):
-                return frame
+            for answer, body in self._decoder.feed(data):
+                # One that comes after its call gave up is nobody's.
+                if answer["id"] == expected_id:
+                    return answer, body
 
     def close(self) -> None:
         """Close the connection; the runner goes on."""
@@ -99,16 +109,16 @@ class RunnerProcess:
         """Start it and wait until it is ready. Raises RunnerFailed."""
         self._folder = tempfile.TemporaryDirectory(prefix="snowgate-")
         self._errors = tempfile.TemporaryFile()
-        path = str(Path(self._folder.name) / "runner.sock")
+        self.socket_path = str(Path(self._folder.name) / "runner.sock")
         self._process = subprocess.Popen(
-            command(self._directory, path, self._python),
+            command(self._directory, self.socket_path, self._python),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
         )
         try:
             self.ready = self._wait_ready()
-            self._connection = RunnerConnection(path)
+            self._connection = RunnerConnection(self.socket_path)
         except BaseException:
             self._end()
             raise
@@ -128,8 +138,20 @@ class RunnerProcess:
         return f"\nits standard error ends with:\n{said}" if said else ""
 
     def predict(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
-        """As `RunnerConnection.predict`."""
-        return self._connection.predict(inputs)
+        """As `RunnerConnection.predict`; a runner that died says what it said last."""
+        try:
+            return self._connection.predict(inputs)
+        except RunnerFailed as error:
+            if isinstance(error.__cause__, OSError) and (status := self._status()) is not None:
+                msg = f"the runner ended with status {status} in the middle of a batch{self._said()}"
+                raise RunnerFailed(msg) from error
+            raise
+
+    def _status(self) -> int | None:
+        try:
+            return self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -190,26 +212,35 @@ class Predicts(Protocol):
 def reproduces_golden(bundle: HasGolden, connection: Predicts) -> GoldenReport:
     """Predict a bundle's golden inputs and compare with the recorded outputs.
 
-    Numbers agree within `absolute + relative × |recorded|`, NaN with NaN; everything else agrees when it is equal.
+    Floats agree within `absolute + relative × |recorded|`, NaN with NaN; everything else agrees when it is equal.
 
     Raises:
         RunnerFailed: the model raised.
     """
     inputs, recorded = bundle.golden()
     tolerance = dict(bundle.config["tolerance"])
+    halves = {spec["name"] for spec in bundle.config["outputs"] if spec["datatype"] == "BF16"}
     outputs, _signals = connection.predict(inputs)
-    worst_output, worst, agrees = None, 0.0, True
+    found = []
     for name, expected in recorded.items():
-        got = outputs[name]
-        if expected.dtype.kind != "f":
-            same = bool(got.shape == expected.shape and (got == expected).all())
-            difference = 0.0 if same else float("inf")
-        else:
-            close = np.isclose(got, expected, rtol=tolerance["relative"], atol=tolerance["absolute"], equal_nan=True)
-            same = got.shape == expected.shape and bool(close.all())
-            gap = np.abs(got.astype(np.float64) - expected)
-            difference = float(np.nanmax(gap)) if np.isfinite(gap).any() else (0.0 if same else float("inf"))
-        agrees &= same
-        if difference > worst or (not same and worst_output is None):
-            worst_output, worst = name, difference
-    return GoldenReport(agrees, worst_output, worst, tolerance)
+        pair = (outputs[name], expected)
+        if name in halves:
+            pair = (widened(outputs[name]), widened(expected))
+        agrees, gap = _compare(*pair, tolerance)
+        found.append((not agrees, gap, name))
+    differs, worst, output = max(found)
+    return GoldenReport(not differs, output, worst, tolerance)
+
+
+def _compare(got: Array, expected: Array, tolerance: Mapping[str, float]) -> tuple[bool, float]:
+    """Return whether two arrays agree, and the largest difference: infinite where there is no number for it."""
+    if got.shape != expected.shape:
+        return False, float("inf")
+    if expected.dtype.kind != "f":
+        same = bool((got == expected).all())
+        return same, 0.0 if same else float("inf")
+    agreed = np.isclose(got, expected, rtol=tolerance["relative"], atol=tolerance["absolute"], equal_nan=True)
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(got.astype(np.float64) - expected)
+    gap = np.where(np.isnan(gap), np.where(agreed, 0.0, np.inf), gap)
+    return bool(agreed.all()), float(gap.max(initial=0.0))

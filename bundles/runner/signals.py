@@ -27,7 +27,8 @@ def of_outputs(outputs: Mapping[str, Array], meanings: Sequence[tuple[str, str |
     `meanings` are the declared outputs with their semantics. Names are bare (`class`) when one output has such a
     signal, else the output's name comes before (`sign.class`).
     """
-    by_output = {name: _of_output(semantic, outputs[name]) for name, semantic in meanings if semantic is not None}
+    with np.errstate(all="ignore"):  # Nonsense is in the signals; a warning a batch helps nobody.
+        by_output = {name: _of_output(semantic, outputs[name]) for name, semantic in meanings if semantic is not None}
     owners: dict[str, int] = {}
     for found in by_output.values():
         for signal in found:
@@ -41,12 +42,13 @@ def of_outputs(outputs: Mapping[str, Array], meanings: Sequence[tuple[str, str |
 
 def of_inputs(inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Compute the signals of a batch's numeric inputs (rows first), `<input>.<signal>`: each has shape [rows]."""
-    return {
-        f"{name}.{signal}": values
-        for name, array in inputs.items()
-        if array.dtype.kind in "iufb" and array.size
-        for signal, values in _of_input(array).items()
-    }
+    with np.errstate(all="ignore"):  # As above.
+        return {
+            f"{name}.{signal}": values
+            for name, array in inputs.items()
+            if array.dtype.kind in "iufb" and array.size
+            for signal, values in _of_input(array).items()
+        }
 
 
 def widened(bits: Array) -> Array:
@@ -71,8 +73,7 @@ def _of_output(semantic: str, array: Array) -> dict[str, Array]:
             # One logit x is two classes with the logits 0 and x.
             rows = np.concatenate([np.zeros_like(rows), rows], axis=1)
         highest = rows.max(axis=1, keepdims=True)
-        with np.errstate(invalid="ignore"):
-            shifted = np.exp(rows - highest)
+        shifted = np.exp(rows - highest)
         total = shifted.sum(axis=1, keepdims=True)
         return {**_of_probabilities(shifted / total), "energy": (np.log(total) + highest)[:, 0]}
     return _of_probabilities(rows)
@@ -96,7 +97,8 @@ def _of_probabilities(rows: Array) -> dict[str, Array]:
 def _labels(array: Array) -> Array:
     labels = array.reshape(len(array), -1)[:, 0]
     if labels.dtype.kind == "f":
-        labels = np.where(np.isfinite(labels), labels, -1)
+        # Beyond 2^53 a float tells no whole numbers apart, and beyond 2^63 there is no INT64.
+        labels = np.where(np.abs(labels) <= 2.0**53, labels, -1)
     return labels if labels.dtype.kind in "OSU" else labels.astype(np.int64)
 
 
@@ -109,17 +111,16 @@ def _of_input(array: Array) -> dict[str, Array]:
     if rows.dtype.itemsize < 4:
         # The squares of a half-precision image are beyond what half precision holds.
         rows = rows.astype(np.float32)
-    with np.errstate(invalid="ignore", over="ignore"):
-        mean = rows.mean(axis=1)
-        # A NaN anywhere shows in its row's mean, so the usual batch is not searched for them.
-        if np.isfinite(mean).all():
-            return {"mean": mean, "contrast": _spread(rows, mean), "missing": np.zeros(len(rows))}
-        missing = np.isnan(rows)
-        count = (~missing).sum(axis=1).astype(np.float64)
-        count[count == 0] = np.nan
-        mean = np.where(missing, 0, rows).sum(axis=1) / count
-        spread = np.where(missing, 0, rows - mean[:, None])
-        contrast = np.sqrt((spread * spread).sum(axis=1) / count)
+    mean = rows.mean(axis=1)
+    # A NaN anywhere shows in its row's mean, so the usual batch is not searched for them.
+    if np.isfinite(mean).all():
+        return {"mean": mean, "contrast": _spread(rows, mean), "missing": np.zeros(len(rows))}
+    missing = np.isnan(rows)
+    count = (~missing).sum(axis=1).astype(np.float64)
+    count[count == 0] = np.nan
+    mean = np.where(missing, 0, rows).sum(axis=1) / count
+    spread = np.where(missing, 0, rows - mean[:, np.newaxis])
+    contrast = np.sqrt((spread * spread).sum(axis=1) / count)
     return {"mean": mean, "contrast": contrast, "missing": missing.mean(axis=1)}
 
 
@@ -127,4 +128,5 @@ def _spread(rows: Array, mean: Array) -> Array:
     """As `rows.std(axis=1)`, in half of its time for a single row: the mean is there already."""
     centred = rows - mean[:, np.newaxis]
     np.multiply(centred, centred, out=centred)
-    return np.sqrt(centred.mean(axis=1))
+    spread: Array = np.sqrt(centred.mean(axis=1))
+    return spread
