@@ -43,14 +43,19 @@ def opened(model: str, bundle: str, environment: str, shifts: Sequence[Shift]) -
 
 
 def grown(body: Body, shifts: Iterable[Shift]) -> Body:
-    """Return an incident with more evidence: each version's signal is in it once, with its newest numbers."""
+    """Return an incident with more evidence: each version's signal is in it once, with its newest shares."""
     signals = {(one["version"], one["name"]): one for one in body["signals"]}
     newest = body["updated"]
     for shift in shifts:
         key = (shift.version, shift.signal)
         known = signals.get(key)
         tier = "page" if known is not None and known["tier"] == "page" else shift.tier
-        onset = rfc3339(shift.onset)
+        onset, evidence, rows = rfc3339(shift.onset), min(shift.evidence, 1e300), shift.rows
+        if known is not None:
+            # A detector that fired begins anew, and finds a later onset: the first one is the one. So it is with the
+            # strongest evidence.
+            onset, evidence = min(onset, known["onset"]), max(evidence, known["evidence"])
+            rows = max(rows, known["since_rows"])
         signals[key] = {
             "name": shift.signal,
             "version": shift.version,
@@ -58,11 +63,10 @@ def grown(body: Body, shifts: Iterable[Shift]) -> Body:
             "expected": shift.expected,
             "detector": shift.detector,
             "tier": tier,
-            "evidence": min(shift.evidence, 1e300),
+            "evidence": evidence,
             "limit": shift.limit,
-            # A detector that fired begins anew, and finds a later onset: the first one is the one.
-            "onset": onset if known is None else min(onset, known["onset"]),
-            "since_rows": shift.rows,
+            "onset": onset,
+            "since_rows": rows,
             "sentence": shift.sentence,
         }
         newest = max(newest, rfc3339(shift.time))

@@ -13,6 +13,7 @@ from bundles.home import Home
 from monitors import baselines
 from monitors.log.record import Record, new_id
 from monitors.log.writer import SegmentWriter
+from monitors.watch import Monitor
 from state.sqlite import SqliteState
 
 MIX = np.array([0.4, 0.3, 0.2, 0.1])
@@ -110,6 +111,29 @@ class World:
         """The events that wait to be paged, oldest first."""
         pages = [one.body["page"] for one in self.state.list("outbox/")]
         return [one["event"] for one in sorted(pages, key=lambda one: str(one["time"]))]
+
+
+def follow(monitor: Monitor, world: World, *, flush: bool = False) -> None:
+    """Let a monitor read all there is."""
+    while monitor.turn(world.time):
+        pass
+    if flush:
+        world.time += 10
+        monitor.turn(world.time)
+
+
+def facts(world: World) -> list[tuple[Any, ...]]:
+    """What must be the same however often the monitor dies: paged incidents, and how they went."""
+    return [
+        (
+            one["versions"],
+            one["onset"],
+            [entry["state"] for entry in one["history"] if entry["state"] != "suspected"],
+            sorted(signal["name"] for signal in one["signals"] if signal["tier"] == "page"),
+        )
+        for one in world.incidents()
+        if any(entry["state"] == "open" for entry in one["history"])
+    ]
 
 
 @pytest.fixture
