@@ -40,6 +40,7 @@ class Writer:
             [sys.executable, str(PROGRAM), str(folder), "w0", str(segment_bytes), str(file_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,  # or `communicate` would miss what a `readline` before it has read ahead
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         )
 
