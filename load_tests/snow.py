@@ -26,7 +26,8 @@ from bundles.loading import prepare
 from bundles.process import RunnerProcess
 from gateway.demo.traffic import snow
 from monitors.log.record import Record, new_id
-from monitors.streams import Stream, Watching
+from monitors.signals import Watching
+from monitors.streams import Stream
 
 RATE = 100.0
 SEVERITIES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6)
@@ -100,6 +101,7 @@ def _stream_of(
 
 def _row(kind: str, severity: float, delays: list[int | None], names: list[str]) -> dict[str, Any]:
     seen = [one for one in delays if one is not None]
+    named = [one for one in names if one]
     return {
         "kind": kind,
         "severity": severity,
@@ -107,7 +109,7 @@ def _row(kind: str, severity: float, delays: list[int | None], names: list[str])
         "paged": len(seen),
         "median_predictions": median(seen) if seen else None,
         "most_predictions": max(seen) if seen else None,
-        "first_signal": max(set(names), key=names.count) if seen else None,
+        "first_signal": max(set(named), key=named.count) if seen else None,
     }
 
 
@@ -127,7 +129,9 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for one in rows:
         print("|", " | ".join("-" if value is None else str(value) for value in one.values()), "|")
-    print(f"\nPython {platform.python_version()}, {platform.machine()}, {time.monotonic() - began:.0f} s", file=sys.stderr)
+    print(
+        f"\nPython {platform.python_version()}, {platform.machine()}, {time.monotonic() - began:.0f} s", file=sys.stderr
+    )
 
 
 if __name__ == "__main__":

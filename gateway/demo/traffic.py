@@ -37,7 +37,7 @@ def snow(images: Array, severity: float, chance: np.random.Generator) -> Array:
 
     Flakes are bright spots of a pixel and its neighbours, and the air between them turns white.
     """
-    flakes = (chance.random(images.shape) < 0.12 * severity).astype(np.float32)
+    flakes = np.less(chance.random(images.shape), 0.12 * severity).astype(np.float32)
     spread = flakes.copy()
     for axis in (2, 3):
         spread += 0.35 * (np.roll(flakes, 1, axis) + np.roll(flakes, -1, axis))
@@ -48,7 +48,7 @@ def snow(images: Array, severity: float, chance: np.random.Generator) -> Array:
 
 def binary_call(image: Array) -> tuple[bytes, dict[str, str]]:
     """Write one image as a call with a binary tensor, as the protocol's extension has it."""
-    described = {"name": "image", "datatype": "FP32", "shape": [1, *image.shape]}
+    described: dict[str, Any] = {"name": "image", "datatype": "FP32", "shape": [1, *image.shape]}
     described["parameters"] = {"binary_data_size": image.nbytes}
     head = orjson.dumps({"inputs": [described]})
     return head + image.tobytes(), {"Inference-Header-Content-Length": str(len(head))}

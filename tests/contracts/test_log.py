@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def record(kind: str = "answered") -> Record:
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
-def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Log:
     """A log, empty."""
     return Log(tmp_path / "log", request.param)
 
