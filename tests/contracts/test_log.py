@@ -1,5 +1,6 @@
 """What every prediction log must do; a second implementation joins by a line in IMPLEMENTATIONS."""
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -155,6 +156,44 @@ def test_close_loses_nothing(log: Log) -> None:
         writer.append(one, one.id)
     writer.close()
     assert sorted(log.durable) == sorted(ids)
+
+
+def test_a_late_record_is_found(log: Log) -> None:
+    """A prediction may be written long after its admission: its id, which tells the admission, still finds it."""
+    writer = log.writer()
+    log.write(writer, 60)
+    late = record()
+    late.id = new_id(time.time_ns() - 3_600 * 10**9)
+    writer.append(late, late.id)
+    log.write(writer, 60)
+    found = log.reader().find(late.id)
+    assert found is not None
+    assert found.seq == 60
+    writer.close()
+
+
+def test_records_of_all_writers_since_a_moment(log: Log) -> None:
+    """Walking from a moment on gives what is not older, of every writer."""
+    writers = [log.writer("w0"), log.writer("w1")]
+    for writer in writers:
+        log.write(writer, 20)
+    moment = time.time()
+    ids = [one for writer in writers for one in log.write(writer, 20)]
+    assert sorted(one.id for one in log.reader().records(since=moment)) == sorted(ids)
+    assert all(one.payload is not None for one in log.reader().records(with_payload=True))
+    for writer in writers:
+        writer.close()
+
+
+def test_a_cursor_goes_through_json(log: Log) -> None:
+    """The monitor keeps its cursor in a document, and goes on from there after a restart."""
+    writer = log.writer()
+    log.write(writer, 10)
+    _records, cursor = log.reader().read({}, 100)
+    later = log.write(writer, 10)
+    kept = {name: tuple(place) for name, place in json.loads(json.dumps(cursor)).items()}
+    assert [one.id for one in log.reader().read(kept, 100)[0]] == later
+    writer.close()
 
 
 def test_nothing_to_read_is_no_error(log: Log) -> None:

