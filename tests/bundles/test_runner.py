@@ -81,9 +81,11 @@ class Worker:
 def workers(runner: process.RunnerProcess, count: int) -> Iterator[list[Worker]]:
     """Connect some workers."""
     found = [Worker(runner.socket_path) for _number in range(count)]
-    yield found
-    for worker in found:
-        worker.socket.close()
+    try:
+        yield found
+    finally:
+        for worker in found:
+            worker.socket.close()
 
 
 def test_workers_get_their_own_rows_in_order(tmp_path: Path) -> None:
