@@ -4,24 +4,23 @@ A reader needs nothing from the writers but their files. It goes up to each segm
 what it can't read it reports: no record is passed over in silence.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from heapq import merge
 from pathlib import Path
 
+from monitors.log.contract import Cursor, Place, Report
 from monitors.log.errors import LogCorrupt
 from monitors.log.frame import FrameStart
 from monitors.log.record import Record, id_milliseconds
 from monitors.log.segment import HEADER_BYTES, Mark, Segment, numbers, segment_path, writers
-from monitors.log.verify import Report, verify
-
-Place = tuple[int, int]
-Cursor = Mapping[str, Place]
-"""Where a follower stands in each writer's series: (segment number, offset of a frame). Empty is the beginning.
-It goes through JSON as it is."""
+from monitors.log.verify import verify
 
 
 class LogReader:
-    """Reads the log in a directory, beside its writers. Not to be shared between threads."""
+    """Reads the log in a directory, beside its writers. Not to be shared between threads.
+
+    A cursor's place is (segment number, offset of a frame).
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

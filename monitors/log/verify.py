@@ -5,26 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from monitors.log.contract import Report
 from monitors.log.errors import LogCorrupt
 from monitors.log.frame import Frame
 from monitors.log.segment import HEADER_BYTES, NO_DIGEST, Segment, numbers, segment_path, writers
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What `verify` found.
-
-    `bad` counts the places where something is wrong; `first_bad` is the first of them as `writer`, `segment`, `seq`,
-    `kind` ("altered", "missing", "reordered") and `message`. Records count when their header can be read.
-    """
-
-    records: int = 0
-    answered: int = 0
-    refused: int = 0
-    shadow: int = 0
-    tombstones: int = 0
-    bad: int = 0
-    first_bad: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)

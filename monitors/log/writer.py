@@ -11,7 +11,7 @@ begins a new segment with the same numbers; what the old one holds behind its ma
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from errno import ENOMEM, ENOSPC
 from pathlib import Path
@@ -19,6 +19,7 @@ from time import time_ns
 from typing import Any
 
 from monitors.log import record as records
+from monitors.log.contract import OnDurable
 from monitors.log.errors import LogFull, RecordUnwritable
 from monitors.log.frame import MARKER_BYTES, Encoded, decode_start, encode_frame
 from monitors.log.record import Record, id_milliseconds
@@ -41,8 +42,6 @@ RECORD_BYTES = 4_096
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 """A frame ends at the record with which it reaches this: at 100 MB/s the first record waits 80 ms for the last."""
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-
-OnDurable = Callable[[list[Any], OSError | None], None]
 
 
 class SegmentWriter:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from monitors.log.contract import LogFollower, LogWriter, OnDurable
 from monitors.log.reader import LogReader
 from monitors.log.record import Payload, Record, Tensor, new_id
 from monitors.log.writer import SegmentWriter
 
-Durable = Callable[[list[Any], OSError | None], None]
-IMPLEMENTATIONS: dict[str, tuple[Callable[[Path, str, Durable], Any], Callable[[Path], Any]]] = {
+IMPLEMENTATIONS: dict[str, tuple[Callable[[Path, str, OnDurable], LogWriter], Callable[[Path], LogFollower]]] = {
     "segments": (lambda folder, name, durable: SegmentWriter(folder, name, durable, segment_bytes=40_000), LogReader)
 }
 
@@ -30,11 +30,11 @@ class Log:
     errors: list[OSError] = field(default_factory=list)
     condition: threading.Condition = field(default_factory=threading.Condition)
 
-    def writer(self, name: str = "w0") -> Any:
+    def writer(self, name: str = "w0") -> LogWriter:
         """Open a writer."""
         return IMPLEMENTATIONS[self.implementation][0](self.folder, name, self._done)
 
-    def reader(self) -> Any:
+    def reader(self) -> LogFollower:
         """Open a reader."""
         return IMPLEMENTATIONS[self.implementation][1](self.folder)
 
@@ -46,7 +46,7 @@ class Log:
                 self.errors.append(error)
             self.condition.notify_all()
 
-    def write(self, writer: Any, count: int) -> list[str]:
+    def write(self, writer: LogWriter, count: int) -> list[str]:
         """Write records and wait until they are durable."""
         made = [record() for _ in range(count)]
         for one in made:
@@ -86,6 +86,8 @@ def test_what_is_durable_is_found_by_id(log: Log) -> None:
     writer = log.writer()
     ids = log.write(writer, 50)
     found = log.reader().find(ids[17])
+    assert found is not None
+    assert found.payload is not None
     assert found.id == ids[17]
     assert found.payload.inputs[0].data == b"\0" * 12
     assert found.signals == {"class": [3], "energy": [1.5]}

@@ -1,0 +1,83 @@
+"""What any prediction log offers, whatever it is kept in: a writer for each worker, and readers beside them.
+
+Segment files are the embedded implementation (`writer`, `reader`). The promises behind these signatures are tested by
+`tests/contracts/test_log.py`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from monitors.log.errors import LogCorrupt
+from monitors.log.record import Record
+
+OnDurable = Callable[[list[Any], OSError | None], None]
+"""Called once for each batch, on a thread of the writer's: its tokens, and None or why they count as not written."""
+Place = tuple[int, int]
+Cursor = Mapping[str, Place]
+"""Where a follower stands with each writer; empty is the beginning. It goes through JSON as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `verify` found.
+
+    `bad` counts the places where something is wrong; `first_bad` is the first of them as `writer`, `segment`, `seq`,
+    `kind` ("altered", "missing", "reordered") and `message`. Records count when their header can be read.
+    """
+
+    records: int = 0
+    answered: int = 0
+    refused: int = 0
+    shadow: int = 0
+    tombstones: int = 0
+    bad: int = 0
+    first_bad: dict[str, Any] | None = None
+
+
+class LogWriter(Protocol):
+    """Writes one worker's records."""
+
+    def append(self, record: Record, token: Any) -> None:
+        """Queue a record, from any thread, without waiting; its token comes back through `OnDurable`.
+
+        Raises:
+            LogFull: too much waits already, or the writer is closed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Make durable what waits, and end."""
+        ...
+
+
+class LogFollower(Protocol):
+    """Reads what all writers have made durable."""
+
+    def read(self, cursor: Cursor, limit: int = 10_000) -> tuple[list[Record], dict[str, Place]]:
+        """Return about `limit` records behind the cursor, without payloads, and the cursor behind them; never waits.
+
+        Raises:
+            LogCorrupt: what comes next is damaged or missing; `skip` gives the cursor behind it.
+        """
+        ...
+
+    def skip(self, cursor: Cursor, damage: LogCorrupt) -> dict[str, Place]:
+        """Return the cursor behind damage that `read` met."""
+        ...
+
+    def find(self, prediction_id: str) -> Record | None:
+        """Return one record with its payload. Raises ValueError for what is no id, LogCorrupt for damage."""
+        ...
+
+    def records(self, *, since: float | None = None, with_payload: bool = False) -> Iterator[Record]:
+        """Walk all records from a moment on (seconds since the epoch). Raises LogCorrupt."""
+        ...
+
+    def verify(self) -> Report:
+        """Check everything, and count."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        ...
