@@ -194,7 +194,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if not made or made.returncode != 0:
         pytest.skip("not run: mounting a tmpfs is not permitted here; the test with a file size limit ran instead")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    # Lazily: when the test fails, its writer still lives, and a mount must not stay behind.
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_full_disk_refuses_and_loses_nothing(small_disk: Path) -> None:
