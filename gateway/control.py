@@ -206,25 +206,30 @@ class Control:
         return Desired(Bundle(version, ref.digest), ref.details.get("canary"), ref.commit)
 
     def _reject_broken(self, environment: str) -> None:
-        """Take up what people decided: `model-broken` rejects the version's digest in this environment."""
+        """Take up what people decided: `model-broken` rejects the version's digest in this environment, once."""
         for one in self.state.list("incidents/"):
             decision = one.body.get("decision")
             if one.body["state"] != "decided" or decision is None or decision["verdict"] != "model-broken":
                 continue
+            if decision.get("effected") is not None:
+                continue  # Somebody may since have allowed the version again; the decision is not repeated.
+            rejection = {
+                "digest": one.body["bundle"],
+                "model": one.body["model"],
+                "version": one.body["version"],
+                "environment": environment,
+                "reason": decision["reason"],
+                "actor": decision["actor"],
+                "incident": one.body["id"],
+                "time": now(),
+            }
             key = f"rejected/{environment}/{one.body['bundle'].removeprefix('sha256:')}"
-            if self.state.get(key) is None:
-                rejection = {
-                    "digest": one.body["bundle"],
-                    "model": one.body["model"],
-                    "version": one.body["version"],
-                    "environment": environment,
-                    "reason": decision["reason"],
-                    "actor": decision["actor"],
-                    "incident": one.body["id"],
-                    "time": now(),
-                }
-                entry = audit(decision["actor"], "reject", one.body["model"], decision["reason"], rejection)
-                self.state.commit(Change(key, rejection, 0), entry)
+            effected = one.body | {"decision": decision | {"effected": now()}}
+            self.state.commit(
+                Change(key, rejection),
+                Change(one.key, effected, one.revision),
+                audit(decision["actor"], "reject", one.body["model"], decision["reason"], rejection),
+            )
 
     def _route(self, model: str, decision: Decision) -> dict[str, Any]:
         route = decision.route

@@ -179,6 +179,12 @@ def _json_bytes(name: str, datatype: str, shape: list[int], item: dict[str, Any]
     if array.ndim > 1 and list(array.shape) != shape:
         msg = f"{what}: data nested as {list(array.shape)}, expected a flat array or shape {shape}"
         raise BadCall(msg)
+    if array.dtype.kind in "fO" and DATATYPES[datatype][0].kind in "iu":
+        # numpy makes floats of integers that no one type of its own holds, such as 0 beside 2^64 - 1.
+        exact = np.array(data, dtype=object).ravel().tolist()
+        if all(type(one) is int for one in exact):
+            check_range(what, datatype, min(exact), max(exact))
+            return np.array(exact, dtype=DATATYPES[datatype][0]).tobytes()
     return _numbers(what, datatype, array)
 
 
@@ -199,12 +205,17 @@ def _numbers(what: str, datatype: str, array: np.ndarray[Any, Any]) -> bytes:
         msg = f"{what}: data holds {came}, expected {names[dtype.kind]} for {datatype}"
         raise BadCall(msg)
     if array.size and dtype.kind != "b":
-        limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
-        low, high = array.min(), array.max()
-        if low < limits.min or high > limits.max:
-            msg = f"{what}: data holds {low if low < limits.min else high}, outside the range of {datatype}"
-            raise BadCall(msg)
+        check_range(what, datatype, array.min(), array.max())
     return array.astype(dtype).tobytes()
+
+
+def check_range(what: str, datatype: str, low: Any, high: Any) -> None:
+    """Check that a datatype can hold the smallest and the largest of some numbers. Raises BadCall."""
+    dtype = DATATYPES[datatype][0]
+    limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    if low < limits.min or high > limits.max:
+        msg = f"{what}: data holds {low if low < limits.min else high}, outside the range of {datatype}"
+        raise BadCall(msg)
 
 
 def _strings(what: str, shape: list[int], data: list[Any]) -> bytes:

@@ -54,7 +54,10 @@ def wait_for(work: Any, deployment: dict[str, Any], seconds: float) -> tuple[dic
     """Wait until the gateway has gone as far as it can; return where things stand and the exit code."""
     deadline = time.monotonic() + seconds
     said = ""
+    wanted = (deployment["desired"] or {}).get("digest")
     while True:
+        if wanted in [one["digest"] for one in deployment["rejected"]]:
+            return deployment, ROLLED_BACK
         if deployment["phase"] in ("Healthy", "Paused") and deployment["settled"]:
             return deployment, 0
         if deployment["phase"] in ("Degraded", "Aborted") and deployment["settled"]:

@@ -223,7 +223,7 @@ def test_model_broken_rolls_back_and_rejects(
     wait_until(lambda: len(webhook.pages) == 2, what="the second page")
     assert webhook.pages[1]["event"] == "resolved"
     assert webhook.pages[1]["dedup_key"] == page["dedup_key"]
-    assert gateway.snowgate("incident", "list")[0]["state"] == "resolved"
+    assert gateway.snowgate("incident", "show", page["incident"])["state"] == "resolved"
     refusal = gateway.snowgate("deploy", "signs@2", status=1)
     assert "rejected" in refusal
     assert "--again" in refusal
