@@ -30,7 +30,8 @@ VOLUME /var/lib/snowgate
 EXPOSE 8080 8082
 # SIGTERM drains: what has been taken on is answered before the process ends.
 STOPSIGNAL SIGTERM
+# Alive, not ready: a gateway that waits for its first deployment is well.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/readyz', timeout=2)"]
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/livez', timeout=2)"]
 ENTRYPOINT ["snowgate"]
 CMD ["serve"]

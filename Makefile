@@ -2,7 +2,7 @@
 # A set-up is done again only when pyproject.toml is newer than its stamp.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint verify clean
+.PHONY: help demo test lint verify simulate clean
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -30,7 +30,12 @@ lint: $(VENV)/.lint  ## ruff (rules and format) and mypy, strict
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-verify: lint test  ## What has to pass before a change is merged
+verify: lint test simulate  ## Everything: lint, tests, and the simulations (some 20 minutes)
+
+simulate: $(VENV)/.demo  ## How often and how soon the monitors page: simulated shifts, and snow on real images
+	@$(BIN)/python load_tests/drift.py
+	@home=$$(mktemp -d) && $(BIN)/snowgate demo --home $$home/demo && \
+	  $(BIN)/python load_tests/snow.py --home $$home/demo; status=$$?; rm -rf $$home; exit $$status
 
 clean:  ## Remove the virtual environment and the tools' caches
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -155,7 +155,13 @@ def _admin_app(operations: Operations, control: Control, settings: Settings) -> 
 
 def _admin_server(app: FastAPI) -> uvicorn.Server:
     config = uvicorn.Config(
-        app, lifespan="on", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2
+        app,
+        lifespan="on",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
     # Signals are ours: the order of the end is decided in one place.
