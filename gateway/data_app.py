@@ -16,19 +16,23 @@ EXTENSIONS = ["binary_tensor_data"]
 VERSION = "0.1.0"
 
 
-def create_data_app(predictor: Predictor, permits: Callable[[bytes | None], bool]) -> FastAPI:
+def create_data_app(
+    predictor: Predictor, refusal: Callable[[bytes | None, bytes | None], InferenceError | None]
+) -> FastAPI:
     """Build the application for everything on the data port but inference."""
     app = FastAPI(title="Snowgate data plane", openapi_url=None, docs_url=None, redoc_url=None)
     _errors(app)
     _health(app, predictor)
 
     @app.middleware("http")
-    async def authenticate(request: Request, call_next: Any) -> Any:
-        """Health is for everybody; the rest asks for the key when keys are set."""
-        header = request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
+    async def admit(request: Request, call_next: Any) -> Any:
+        """Health is for everybody; the rest is asked for as inference is."""
+        key = request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
+        host = request.headers.get("host")
+        refused = refusal(None if host is None else host.encode("latin-1"), key.encode("latin-1"))
         health = request.url.path in {"/livez", "/readyz"} or request.url.path.startswith("/v2/health/")
-        if not health and not permits(header.encode()):
-            return _error(401, "API key: missing or unknown, expected X-API-Key or Authorization: Bearer")
+        if refused is not None and not health:
+            return _error(refused.status, refused.message)
         return await call_next(request)
 
     @app.get("/v2")

@@ -61,12 +61,20 @@ class LaneSettings:
         self.keys = keys
         self.hosts = hosts
 
-    def permits(self, key: bytes | None) -> bool:
-        """Whether a call with this API key may pass; every stored digest is compared, in constant time."""
+    def refusal(self, host: bytes | None, key: bytes | None) -> InferenceError | None:
+        """Say why a call with this Host header and API key may not pass, or None.
+
+        Every stored digest is compared, in constant time. A port that only this machine can reach checks the name that
+        it is called by, so that no web page can reach it through a name that it points at this machine.
+        """
+        if self.hosts is not None and host is not None and _host_name(host) not in self.hosts:
+            return BadCall(f"Host: {host.decode('latin-1')}, expected a loopback name: this port is local")
         if self.keys is None:
-            return True
+            return None
         digest = sha256(key or b"").hexdigest().encode()
-        return sum(hmac.compare_digest(digest, known) for known in self.keys) > 0
+        if sum(hmac.compare_digest(digest, known) for known in self.keys) == 0:
+            return Unauthorized("API key: missing or unknown, expected X-API-Key or Authorization: Bearer")
+        return None
 
 
 class LaneCall:
@@ -221,10 +229,9 @@ class LaneProtocol(HttpToolsProtocol):
                 key = value
             elif name == b"authorization" and value[:7].lower() == b"bearer ":
                 key = value[7:]
-        if self.shared.hosts is not None and host is not None and _host_name(host) not in self.shared.hosts:
-            call.refuse(BadCall(f"Host: {host.decode('latin-1')}, expected a loopback name: this port is local"))
-        if not self.shared.permits(key):
-            call.refuse(Unauthorized("API key: missing or unknown, expected X-API-Key or Authorization: Bearer"))
+        refusal = self.shared.refusal(host, key)
+        if refusal is not None:
+            call.refuse(refusal)
 
     def on_body(self, body: bytes) -> None:
         """Collect a lane call's body, within the limit."""

@@ -165,7 +165,7 @@ async def serve(name: str, listening: socket.socket, end: socket.socket, setting
         hosts=None if settings.hosts is None else frozenset(host.encode() for host in settings.hosts),
     )
     config = uvicorn.Config(
-        create_data_app(worker.predictor, shared.permits),
+        create_data_app(worker.predictor, shared.refusal),
         http=lane_protocol(shared),
         ws="none",
         lifespan="off",

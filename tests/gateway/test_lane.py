@@ -210,6 +210,8 @@ def test_chunked_bodies_and_strange_headers(gateway: Gateway) -> None:
     assert gateway.post(INFER, body, Content_Encoding="zstd")[0] == 415
     status, answer, _headers = gateway.post(INFER, body, Host="evil.example")
     assert (status, "evil.example" in answer["error"]) == (400, True)
+    listed = gateway.http.request("GET", f"{gateway.url}/v2/models", headers={"Host": "evil.example"})
+    assert (listed.status, b"evil.example" in listed.data) == (400, True)
     status, answer, _headers = gateway.post(INFER, body, Inference_Header_Content_Length="99999")
     assert (status, "99999" in answer["error"]) == (400, True)
 
