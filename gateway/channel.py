@@ -35,7 +35,13 @@ class Channel:
 
     async def messages(self) -> AsyncIterator[dict[str, Any]]:
         """Yield what the other side sends until it is gone."""
-        while line := await self._reader.readline():
+        while True:
+            try:
+                line = await self._reader.readline()
+            except ConnectionError:
+                return  # It was killed with something of ours unread.
+            if not line.endswith(b"\n"):
+                return  # The end, or a line that it was killed in.
             yield orjson.loads(line)
 
     def close(self) -> None:

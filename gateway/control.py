@@ -36,6 +36,7 @@ log = logging.getLogger("snowgate.control")
 
 POLL_SECONDS = 0.05
 """How often refs and state are looked at: some system calls and one indexed read, 0.1 % of a core."""
+RETRY_SECONDS = 1.0
 ACKNOWLEDGE_SECONDS = 5.0
 """How long a worker may take to apply a table before it is not waited for any more."""
 
@@ -165,6 +166,13 @@ class Control:
                     # Somebody else was quicker; what they did is read in the next turn.
                     log.info("again: %s", error)
                     seen = None
+                    continue
+                except Exception:
+                    # The top of the loop that everything hangs on: a disk that is full for a minute, a state file that
+                    # is busy, must not end what is being served. What was not done is decided again.
+                    log.exception("control could not take its next step; it tries again in %.0f s", RETRY_SECONDS)
+                    seen = None
+                    await asyncio.sleep(RETRY_SECONDS)
                     continue
             try:
                 await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
@@ -330,9 +338,7 @@ class Control:
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            # Control without its loop would look alive and do nothing: better to end, and be started again.
-            log.critical("control failed", exc_info=task.exception())
-            os._exit(1)
+            log.error("%s failed", task.get_name(), exc_info=task.exception())
 
 
 def unit_key(home: Home) -> str:

@@ -88,7 +88,8 @@ class Runners:
             began = clock()
             try:
                 await self._live(runner, directory)
-            except BundleError as error:
+            except (BundleError, OSError, ValueError) as error:
+                # ValueError: what it said was no JSON.
                 self._set(runner, "failed", str(error))
                 return
             if clock() - began > STEADY_SECONDS:
