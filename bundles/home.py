@@ -47,6 +47,10 @@ class Home:
         except OSError as error:
             msg = f"home {self.path}: can't be made or written: {error.strerror}; give another folder with --home"
             raise HomeError(msg) from error
+        for part in ("log", "keys", "run", "bundles", "refs.git"):
+            if (self.path / part).exists() and not (self.path / part).is_dir():
+                msg = f"home {self.path}: {part} is a file, expected a folder; move it away, or give another --home"
+                raise HomeError(msg)
         if not os.access(self.path, os.W_OK | os.X_OK):
             msg = f"home {self.path}: can't be written by this user; give another folder with --home"
             raise HomeError(msg)

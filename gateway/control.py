@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -61,6 +62,7 @@ class Control:
         self._ready: set[str] = set()
         self._table: dict[str, Any] = {"revision": 0, "models": {}, "runners": {}}
         self._monitor: Child | None = None
+        self._changes: dict[str, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.settled = asyncio.Event()
 
@@ -104,7 +106,7 @@ class Control:
             log_directory=str(self.home.log),
             segment_bytes=self.settings.log.segment_bytes,
             unit_header=server.unit_header,
-            unit_key=unit_key(self.home),
+            unit_key_file=str(unit_key_file(self.home)),
             body_bytes_max=server.max_body_bytes,
             body_seconds=server.body_seconds,
             timeout_seconds=server.timeout_seconds,
@@ -192,12 +194,16 @@ class Control:
             ref, document = refs.get(model), routes.get(model)
             actual = Actual.parse(document.body if document else None)
             desired = self._desired(model, ref)
+            if desired is not None and self._changes.get(model) != desired.change:
+                self._changes[model] = desired.change
+                self._runners.forget_failure(desired.bundle.digest)
             decision = decide(model, desired, actual, rejected, self._runners.states())
             revision = self._write(model, environment, document, desired, actual, decision)
             self._move_back(ref, decision)
             run |= decision.run
             phases.append(decision.phase)
-            models[model] = {"revision": revision, "route": self._route(model, decision)}
+            if desired is not None or decision.route.variants():
+                models[model] = {"revision": revision, "route": self._route(model, decision)}
         unneeded = self._runners.keep(frozenset(run))
         self._push(models)
         if unneeded:
@@ -341,17 +347,20 @@ class Control:
             log.error("%s failed", task.get_name(), exc_info=task.exception())
 
 
-def unit_key(home: Home) -> str:
-    """Return the key under which units are hashed in the log, made at first use (hexadecimal)."""
+def unit_key_file(home: Home) -> Path:
+    """Return the file of the key under which units are hashed in the log (hexadecimal), made at first use.
+
+    Workers read it themselves: on their command line everybody on the machine could.
+    """
     path = home.path / "keys" / "unit.key"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return path.read_text().strip()
+        return path
     with os.fdopen(descriptor, "w") as file:
         file.write(secrets.token_hex(32))
-    return path.read_text().strip()
+    return path
 
 
 def key_digests(settings: Settings) -> list[str] | None:

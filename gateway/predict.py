@@ -68,7 +68,7 @@ class _Progress:
     choice: Choice | None = None
     route_revision: int = 0
     rollout: str | None = None
-    rows: int = 1
+    rows: int = 0
     computed: Computed | None = None
     decoded_ns: int = 0
 

@@ -116,7 +116,9 @@ def decide(
     state, reason = runners.get(wanted.digest, ("absent", ""))
     if state == "failed":
         kept = "nothing is served" if actual.stable is None else f"version {actual.stable.version} keeps all traffic"
-        return _decision(without_canary, "Degraded", f"version {wanted.version} can't be served: {reason}; {kept}")
+        # Its runner stays on the list, though it does not run: a failure that is forgotten would be tried again.
+        message = f"version {wanted.version} can't be served: {reason}; {kept}"
+        return _decision(without_canary, "Degraded", message, also=wanted)
     if state != "ready":
         return _decision(actual, "Progressing", f"version {wanted.version} is loading", also=wanted)
     if actual.stable is None or desired.canary is None:

@@ -67,6 +67,11 @@ class Runners:
         """Return the runners that can be reached."""
         return [one for one in self._runners.values() if one.state == "ready"]
 
+    def forget_failure(self, digest: str) -> None:
+        """Let a bundle that failed be tried again: somebody has deployed it anew."""
+        if digest in self._runners and self._runners[digest].state == "failed":
+            del self._runners[digest]
+
     def keep(self, digests: frozenset[str]) -> list[Runner]:
         """Start the runners that are missing; return those that nobody needs, for `stop` when nobody uses them."""
         for digest in digests - self._runners.keys():

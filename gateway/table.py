@@ -84,9 +84,10 @@ class Table:
     @property
     def ready(self) -> bool:
         """Whether every model's stable version can answer; a canary that can't does not make a server unready."""
-        return bool(self.models) and all(
-            variant.version in model.versions and model.versions[variant.version].queue.connected
-            for model in self.models.values()
-            for variant in model.route.variants
-            if variant.variant == "stable"
-        )
+        return bool(self.models) and all(_can_answer(model) for model in self.models.values())
+
+
+def _can_answer(model: Model) -> bool:
+    stable = next((one for one in model.route.variants if one.variant == "stable"), None)
+    served = None if stable is None else model.versions.get(stable.version)
+    return served is not None and served.queue.connected

@@ -46,7 +46,7 @@ class WorkerSettings:
     log_directory: str
     segment_bytes: int
     unit_header: str
-    unit_key: str
+    unit_key_file: str
     body_bytes_max: int
     body_seconds: float
     timeout_seconds: float
@@ -68,7 +68,7 @@ class Worker:
             self.ledger,
             self.metrics,
             timeout_seconds=settings.timeout_seconds,
-            unit_key=bytes.fromhex(settings.unit_key),
+            unit_key=bytes.fromhex(Path(settings.unit_key_file).read_text()),
         )
         self.supplied = asyncio.Event()
         self._queues: dict[str, RunnerQueue] = {}

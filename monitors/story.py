@@ -99,7 +99,7 @@ def promoted(body: Body, shifts: Sequence[Shift], bundle: str) -> Body:
     first = min((one for one in shifts if one.tier == "page"), key=lambda one: one.onset)
     time = rfc3339(first.time)
     changed = moved(grown(body, shifts), "open", actor="monitor", reason=first.sentence, time=time)
-    return changed | {"version": first.version, "bundle": bundle, "onset": rfc3339(first.onset)}
+    return changed | {"opened": time, "version": first.version, "bundle": bundle, "onset": rfc3339(first.onset)}
 
 
 def hinted(body: Body, *, judged: Collection[str]) -> Body:

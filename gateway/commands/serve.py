@@ -33,7 +33,7 @@ def serve(
 ) -> None:
     """Serve what is deployed in a home, until SIGTERM or Ctrl-C.
 
-    When everything that is deployed can be reached, one JSON line on standard output says where.
+    When every deployment has gone as far as it can, one JSON line on standard output says where.
 
     \b
     Examples:

@@ -165,6 +165,25 @@ def test_a_broken_bundle_leaves_the_stable_version_serving(
     assert "model/bundle.toml" in deployed["message"]
     assert "version 1 keeps all traffic" in deployed["message"]
     assert {gateway.call(Snowgate_Unit=f"u{number}")[1]["model_version"] for number in range(20)} == {"1"}
+    blob.write_bytes(blob.read_bytes()[:-1])
+    assert gateway.snowgate("deploy", second.digest, "--canary", "50", "--wait")["phase"] == "Paused"
+
+
+def test_nothing_that_can_be_served_is_not_ready(home: Home, packed: Packed, start: Start) -> None:
+    """The only version can't be loaded: the server lives, and says that it is not ready."""
+    blob = (
+        home.path
+        / "bundles"
+        / "blobs"
+        / "sha256"
+        / home.store().manifest(packed.digest).files()["model/model.py"].digest[7:]
+    )
+    blob.write_bytes(b"#" + blob.read_bytes())
+    snowgate(home.path, "deploy", "signs@1")
+    gateway = start(home.path)
+    assert gateway.get("/readyz")[0] == 503
+    assert gateway.get("/livez")[0] == 200
+    assert gateway.call()[0] == 404
 
 
 def _send(gateway: Gateway, count: int, shift: float, seed: int) -> None:

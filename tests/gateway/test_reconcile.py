@@ -56,6 +56,7 @@ def test_a_version_that_is_not_ready_gets_nothing() -> None:
     assert (failed.route, failed.phase) == (actual, "Degraded")
     assert "no such file" in failed.message
     assert "version 1 keeps all traffic" in failed.message
+    assert TWO.digest in failed.run, "a failure that is forgotten would be tried again for ever"
 
 
 def test_a_rejected_canary_is_taken_off() -> None:
