@@ -109,6 +109,8 @@ class RunnerQueue(asyncio.Protocol):
     def _flush(self) -> None:
         self._flush_scheduled = False
         while len(self._in_flight) < IN_FLIGHT_FRAMES and self._transport is not None:
+            if self._in_flight and self._alone:
+                return  # One that is tried alone waits for its turn; it must not meet others on the way.
             batch = self._take()
             if not batch:
                 return
@@ -121,8 +123,10 @@ class RunnerQueue(asyncio.Protocol):
 
     def _take(self) -> list[Waiting]:
         """Take the calls of the next frame: the oldest one, and those behind it that fit with it."""
-        if self._alone:
-            return [self._alone.popleft()]
+        while self._alone:
+            one = self._alone.popleft()
+            if not one.step.done:
+                return [one]
         batch: list[Waiting] = []
         rows = 0
         while self._waiting:
@@ -164,10 +168,14 @@ class RunnerQueue(asyncio.Protocol):
         for header, body in self._decoder.feed(data):
             batch = self._in_flight.pop(header["id"])
             failure = header.get("error")
-            if failure is None:
-                self._share_out(batch, header, body)
-            else:
+            if failure is not None:
                 self._fail(batch, failure)
+                continue
+            try:
+                self._share_out(batch, header, body)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with an answer, nobody may wait for ever
+                for one in batch:
+                    one.step.complete(error=ModelFailed(f"{self.name}: its answer can't be read: {error!r}"))
         self._flush()
 
     def _share_out(self, batch: list[Waiting], header: dict[str, Any], body: memoryview) -> None:
@@ -233,7 +241,7 @@ class RunnerQueue(asyncio.Protocol):
         """Fail the calls whose deadline has passed: the waiting ones leave, those in flight are computed for nobody."""
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
         now = perf_counter_ns()
-        late = [one for one in self._waiting if one.deadline_ns < now]
+        late = [one for one in (*self._waiting, *self._alone) if one.deadline_ns < now]
         late += [one for batch in self._in_flight.values() for one in batch if one.deadline_ns < now]
         for one in late:
             waited = (now - one.queued_ns) / 1e9
@@ -246,6 +254,8 @@ def _row_slices(spec: dict[str, Any], data: memoryview, rows: int) -> Callable[[
         width = len(data) // rows
         return lambda row: row * width
     elements_a_row = prod(spec["shape"][1:])
+    if elements_a_row == 0:
+        return lambda _row: 0
     edges, offset = [0], 0
     for index in range(rows * elements_a_row):
         offset += 4 + int.from_bytes(data[offset : offset + 4], "little")

@@ -122,11 +122,12 @@ class LaneCall:
         """Write the answer and let the connection go on."""
         self.response_complete = True
         transport = self.protocol.transport
-        if not transport.is_closing():
+        if not transport.is_closing() and not self.protocol.ended:
             transport.write(self._encode(answer))
             if self.cut_short:
                 # Closing at once, with bytes of the body still on their way, resets the connection, and a reset
                 # takes the answer with it. So only our side ends, and the client has a moment to read.
+                self.protocol.ended = True
                 transport.write_eof()
                 self.protocol.loop.call_later(LINGER_SECONDS, transport.close)
             elif not self.keep_alive:
@@ -165,6 +166,7 @@ class LaneProtocol(HttpToolsProtocol):
     def __init__(self, shared: LaneSettings, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.shared = shared
+        self.ended = False
         self._header_bytes = 0
         self._body_timer: TimerHandle | None = None
         self._pending: list[Any] = []

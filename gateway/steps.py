@@ -13,8 +13,11 @@ whoever completes the step resumes the coroutine in the same turn of the event l
 answer 42
 """
 
+import logging
 from collections.abc import Coroutine, Generator
 from typing import Any
+
+log = logging.getLogger("snowgate.predict")
 
 
 class Step:
@@ -58,5 +61,9 @@ def _resume(coroutine: Coroutine[Any, Any, None], value: Any, error: BaseExcepti
     try:
         step = coroutine.send(value) if error is None else coroutine.throw(error)
     except StopIteration:
+        return
+    except Exception:
+        # Whoever completed the step has other calls to complete: one that ends badly must not stop theirs.
+        log.exception("a call ended badly")
         return
     step._coroutine = coroutine  # noqa: SLF001 - the two halves of one mechanism

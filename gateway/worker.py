@@ -12,6 +12,8 @@ import gc
 import logging
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -177,20 +179,34 @@ async def serve(name: str, listening: socket.socket, end: socket.socket, setting
         timeout_graceful_shutdown=int(settings.drain_seconds),
     )
     server = uvicorn.Server(config)
+
+    def drain() -> None:
+        worker.predictor.draining = True
+        server.should_exit = True
+        worker.supplied.set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, drain)
     following = asyncio.create_task(worker.follow())
-    following.add_done_callback(lambda _task: setattr(server, "should_exit", True))
+    following.add_done_callback(lambda _task: drain())
     reporting = asyncio.create_task(worker.report())
     # Without a table every model would be unknown: until it is here, connections wait in the listening socket.
     await worker.supplied.wait()
     gc.collect()
     gc.freeze()  # A full collection of all that was imported takes 80 ms and more: seen as the tail of the latency.
+    # uvicorn would hand SIGTERM on when it has drained, and end the process before the log is closed.
+    server.capture_signals = _no_signals  # type: ignore[method-assign]
     await server.serve(sockets=[listening])
-    worker.predictor.draining = True
     reporting.cancel()
     worker.ledger.close()
+    await asyncio.sleep(0)  # The last calls of the log's thread are still to be resumed.
     worker.send_metrics()
     following.cancel()
     channel.close()
+
+
+@contextmanager
+def _no_signals() -> Iterator[None]:
+    yield
 
 
 def main() -> None:

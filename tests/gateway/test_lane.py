@@ -199,6 +199,20 @@ def test_pipelined_calls_are_answered_in_order(gateway: Gateway) -> None:
     assert places == sorted(places)
 
 
+def test_calls_behind_a_refused_one_harm_nobody(gateway: Gateway) -> None:
+    """A call that is refused before its body ends its connection; what was pipelined behind it is nobody's problem."""
+    body = tensor()
+    bad = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    bad += "Inference-Header-Content-Length: none\r\n\r\n"
+    good = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    with connect(gateway) as end:
+        end.sendall(bad.encode() + body + (good.encode() + body) * 3)
+        answer = read_all(end)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b" 400 " in answer.splitlines()[0]
+    assert gateway.call()[0] == 200
+
+
 def test_chunked_bodies_and_strange_headers(gateway: Gateway) -> None:
     """A chunked body works; another host's name, an unknown encoding and a wrong length are refused by name."""
     body = tensor()
