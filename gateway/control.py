@@ -12,6 +12,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -158,28 +159,24 @@ class Control:
     async def _reconcile_for_ever(self) -> None:
         seen: Any = None
         while True:
-            found = (self._refs.version(), self.state.version())
-            if found != seen or self._wake.is_set():
-                self._wake.clear()
-                seen = found
-                try:
-                    await self._reconcile()
-                except (Conflict, RefConflict) as error:
-                    # Somebody else was quicker; what they did is read in the next turn.
-                    log.info("again: %s", error)
-                    seen = None
-                    continue
-                except Exception:
-                    # The top of the loop that everything hangs on: a disk that is full for a minute, a state file that
-                    # is busy, must not end what is being served. What was not done is decided again.
-                    log.exception("control could not take its next step; it tries again in %.0f s", RETRY_SECONDS)
-                    seen = None
-                    await asyncio.sleep(RETRY_SECONDS)
-                    continue
+            pause = POLL_SECONDS
             try:
-                await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
-            except TimeoutError:
-                continue
+                found = (self._refs.version(), self.state.version())
+                if found != seen or self._wake.is_set():
+                    self._wake.clear()
+                    seen = found
+                    await self._reconcile()
+            except (Conflict, RefConflict) as error:
+                # Somebody else was quicker; what they did is read in the next turn.
+                log.info("again: %s", error)
+                seen = None
+            except Exception:
+                # The top of the loop that everything hangs on: a disk that is full for a minute, a state file that is
+                # busy, must not end what is being served. What was not done is decided again.
+                log.exception("control could not take its next step; it tries again in %.0f s", RETRY_SECONDS)
+                seen, pause = None, RETRY_SECONDS
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause)
 
     async def _reconcile(self) -> None:
         """Take the next step for every model, and make the workers follow."""
