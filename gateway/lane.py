@@ -18,6 +18,7 @@ from urllib.parse import unquote_to_bytes
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.call import Answer, Arrived
 from gateway.errors import (
     BadCall,
     BodyTimeout,
@@ -27,13 +28,15 @@ from gateway.errors import (
     Unavailable,
     Unsupported,
 )
-from gateway.predict import Answer, Arrived, Predictor, hang_up
+from gateway.predict import Predictor, hang_up
+from gateway.protocol import OpenInference
 from gateway.steps import start
 
 HEADER_BYTES_MAX = 64 * 1024
 """All headers of one request. nginx takes 32 KiB, Triton 64 KiB; a trace header and a key need 1 KiB."""
 LINGER_SECONDS = 2.0
 """How long a connection whose body was cut short stays half open: long enough for a round trip and a read."""
+OPEN_INFERENCE = OpenInference()
 PREFIX = b"/v2/models/"
 SUFFIX = b"/infer"
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus} | {
@@ -198,7 +201,7 @@ class LaneProtocol(HttpToolsProtocol):
             self._pending.append(self.cycle)
             return
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        call = LaneCall(self, Arrived(*place), keep_alive=keep_alive)
+        call = LaneCall(self, Arrived(*place, OPEN_INFERENCE), keep_alive=keep_alive)
         self.cycle = cast("Any", call)  # It has all that the class asks of a cycle.
         self._pending.append(call)
         self._read_headers(call)

@@ -10,53 +10,19 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from random import random
 from secrets import token_hex
-from time import perf_counter_ns, time_ns
+from time import perf_counter_ns
 
-import orjson
-
-from gateway import protocol
 from gateway.batching import Computed
+from gateway.call import Answer, Arrived, Call, Source
 from gateway.errors import BadCall, ClientGone, InferenceError, Unavailable
 from gateway.ledger import Ledger
 from gateway.metrics import WorkerMetrics
-from gateway.protocol import Call, shown
 from gateway.routing import Choice
-from gateway.steps import Step
+from gateway.schema import shown
 from gateway.table import Served, Table
 from monitors.log.record import Payload, Record, new_id
 
 log = logging.getLogger("snowgate.predict")
-
-
-@dataclass(slots=True)
-class Arrived:
-    """What the HTTP side knows of a call."""
-
-    model: str
-    version: str | None
-    body: bytes | bytearray = b""
-    json_length: int | None = None
-    unit: str | None = None
-    request_id: str | None = None
-    traceparent: str | None = None
-    refused: InferenceError | None = None
-    started_ns: int = field(default_factory=perf_counter_ns)
-    admitted_ns: int = field(default_factory=time_ns)
-    gone: bool = False
-    waiting: Step | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What goes back to the client."""
-
-    status: int
-    body: bytes
-    prediction_id: str
-    bundle: str | None
-    variant: str | None
-    json_length: int | None
-    traceparent: str | None
 
 
 @dataclass(slots=True)
@@ -87,29 +53,23 @@ class Predictor:
     async def predict(self, arrived: Arrived, reply: Callable[[Answer], None]) -> None:
         """Answer one call: decode, route, check, compute, encode, record, reply."""
         self._metrics.received.inc()
-        progress = _Progress()
+        progress, wire = _Progress(), arrived.wire
         prediction_id = new_id(arrived.admitted_ns)
         try:
             if arrived.refused is not None:
                 raise arrived.refused
             model = self.table.model(arrived.model)
             progress.route_revision, progress.rollout = model.route.revision, model.route.rollout
-            call = progress.call = protocol.decode(arrived.body, arrived.json_length)
             progress.served, progress.choice = model.place(arrived.version, arrived.unit, random())
-            served, variant = progress.served, progress.choice.variant.variant
-            progress.rows = protocol.check(call, served.inputs, served.outputs, batched=served.batched)
+            served, schema = progress.served, progress.served.schema
+            call = progress.call = wire.decode(arrived, schema)
+            progress.rows = schema.check(call.inputs, [wanted.name for wanted in call.outputs])
             progress.decoded_ns = perf_counter_ns()
             waiting = served.queue.submit(call.inputs, progress.rows, arrived.started_ns + self._deadline_ns(call))
             arrived.waiting = waiting.step
             computed = progress.computed = await waiting.step
-            parameters = {
-                "snowgate_prediction_id": prediction_id,
-                "snowgate_bundle": served.digest,
-                "snowgate_variant": variant,
-            }
-            body, json_length = protocol.encode(
-                call, computed.outputs, model=served.model, version=served.version, parameters=parameters
-            )
+            source = Source(served.model, served.version, served.digest, progress.choice.variant.variant)
+            body, json_length = wire.encode(call, computed.outputs, source, prediction_id)
             status, failure = 200, None
         except InferenceError as error:
             status, failure = error.status, error
@@ -120,13 +80,13 @@ class Predictor:
             failure = InferenceError(f"internal error; the gateway's log has it under {prediction_id}")
             status = failure.status
         if failure is not None:
-            body, json_length = orjson.dumps({"error": failure.message, "prediction_id": prediction_id}), None
+            body, json_length = wire.refuse(failure, prediction_id), None
         record = self._record(prediction_id, arrived, progress, status, failure)
         try:
             await self._ledger.append(record)
         except Unavailable as error:
             status, failure = error.status, error
-            body, json_length = orjson.dumps({"error": error.message, "prediction_id": prediction_id}), None
+            body, json_length = wire.refuse(error, prediction_id), None
         self._metrics.done(record, status, (perf_counter_ns() - arrived.started_ns) / 1e9)
         traceparent = None
         if record.trace_id is not None and arrived.traceparent is not None:

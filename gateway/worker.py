@@ -34,6 +34,7 @@ from gateway.lineage import die_with
 from gateway.metrics import WorkerMetrics
 from gateway.predict import Predictor
 from gateway.routing import Route
+from gateway.schema import Schema
 from gateway.table import Model, Served, Table
 
 log = logging.getLogger("snowgate.worker")
@@ -98,14 +99,14 @@ class Worker:
             task.add_done_callback(self._retiring.discard)
 
     async def _served(self, digest: str, entry: dict[str, Any]) -> Served | None:
-        inputs = tuple(TensorSpec(**spec) for spec in entry["inputs"])
-        batched = bool(inputs) and all(spec.shape[:1] == (-1,) for spec in inputs)
+        inputs, outputs = (tuple(TensorSpec(**spec) for spec in entry[side]) for side in ("inputs", "outputs"))
+        schema = Schema(inputs, outputs)
         queue = self._queues.get(entry["socket"])
         if queue is None or not queue.connected:
             queue = RunnerQueue(
                 f"model '{entry['model']}' version '{entry['version']}'",
                 max_batch_size=entry["max_batch_size"],
-                batched=batched,
+                batched=schema.batched,
                 on_batch=self.metrics.batch_counter(entry["model"], entry["version"]),
             )
             try:
@@ -121,9 +122,7 @@ class Worker:
             digest=digest,
             platform=entry["platform"],
             engine=entry["engine"],
-            inputs=inputs,
-            outputs=tuple(TensorSpec(**spec) for spec in entry["outputs"]),
-            batched=batched,
+            schema=schema,
             queue=queue,
         )
 
