@@ -20,6 +20,8 @@ import numpy as np
 
 from bundles.errors import RunnerFailed
 from bundles.runner import frames
+from bundles.runner.engines import EAGER
+from bundles.runner.golden import compare
 from bundles.runner.signals import widened
 
 Array = np.ndarray[Any, Any]
@@ -30,10 +32,23 @@ END_SECONDS = 1.0
 STDERR_SHOWN = 4_000
 
 
-def command(directory: Path, socket_path: str, python: str = sys.executable) -> list[str]:
+def command(directory: Path, socket_path: str, python: str = sys.executable, engine: str = EAGER) -> list[str]:
     """Return the command line of a runner for an unpacked bundle; the caller must be its parent process."""
-    place = ["--directory", str(directory), "--socket", socket_path, "--parent", str(os.getpid())]
-    return [python, "-I", "-u", str(RUNNER), *place]
+    return [*_program(python), "--directory", str(directory), "--socket", socket_path, "--engine", engine]
+
+
+def trial_command(directory: Path, seconds: float, python: str = sys.executable) -> list[str]:
+    """Return the command line that tries all engines of an unpacked bundle: a line of JSON each (`runner.trial`)."""
+    return [*_program(python), "--directory", str(directory), "--trial", str(seconds)]
+
+
+def hardware_command(python: str = sys.executable) -> list[str]:
+    """Return the command line that says in a line of JSON what an engine's speed depends on here."""
+    return [*_program(python), "--hardware"]
+
+
+def _program(python: str) -> list[str]:
+    return [python, "-I", "-u", str(RUNNER), "--parent", str(os.getpid())]
 
 
 class RunnerConnection:
@@ -101,9 +116,10 @@ class RunnerConnection:
 class RunnerProcess:
     """A runner of one's own, for packing and reproducing: `with RunnerProcess(directory) as runner: …`."""
 
-    def __init__(self, directory: Path, python: str = sys.executable) -> None:
+    def __init__(self, directory: Path, python: str = sys.executable, engine: str = EAGER) -> None:
         self._directory = directory
         self._python = python
+        self._engine = engine
 
     def __enter__(self) -> Self:
         """Start it and wait until it is ready. Raises RunnerFailed."""
@@ -111,7 +127,7 @@ class RunnerProcess:
         self._errors = tempfile.TemporaryFile()
         self.socket_path = str(Path(self._folder.name) / "runner.sock")
         self._process = subprocess.Popen(
-            command(self._directory, self.socket_path, self._python),
+            command(self._directory, self.socket_path, self._python, self._engine),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -212,8 +228,6 @@ class Predicts(Protocol):
 def reproduces_golden(bundle: HasGolden, connection: Predicts) -> GoldenReport:
     """Predict a bundle's golden inputs and compare with the recorded outputs.
 
-    Floats agree within `absolute + relative × |recorded|`, NaN with NaN; everything else agrees when it is equal.
-
     Raises:
         RunnerFailed: the model raised.
     """
@@ -226,21 +240,7 @@ def reproduces_golden(bundle: HasGolden, connection: Predicts) -> GoldenReport:
         pair = (outputs[name], expected)
         if name in halves:
             pair = (widened(outputs[name]), widened(expected))
-        agrees, gap = _compare(*pair, tolerance)
+        agrees, gap = compare(*pair, tolerance)
         found.append((not agrees, gap, name))
     differs, worst, output = max(found)
     return GoldenReport(not differs, output, worst, tolerance)
-
-
-def _compare(got: Array, expected: Array, tolerance: Mapping[str, float]) -> tuple[bool, float]:
-    """Return whether two arrays agree, and the largest difference: infinite where there is no number for it."""
-    if got.shape != expected.shape:
-        return False, float("inf")
-    if expected.dtype.kind != "f":
-        same = bool((got == expected).all())
-        return same, 0.0 if same else float("inf")
-    agreed = np.isclose(got, expected, rtol=tolerance["relative"], atol=tolerance["absolute"], equal_nan=True)
-    with np.errstate(invalid="ignore"):
-        gap = np.abs(got.astype(np.float64) - expected)
-    gap = np.where(np.isnan(gap), np.where(agreed, 0.0, np.inf), gap)
-    return bool(agreed.all()), float(gap.max(initial=0.0))

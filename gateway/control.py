@@ -27,6 +27,7 @@ from bundles.refs import Ref
 from gateway.audit import audit, now
 from gateway.channel import Channel
 from gateway.children import Child
+from gateway.metrics_page import engines
 from gateway.reconcile import Actual, Bundle, Decision, Desired, decide
 from gateway.runners import Runner, Runners
 from gateway.settings import Settings
@@ -55,7 +56,7 @@ class Control:
         self._refs = home.refs()
         self._store = home.store()
         self._wake = asyncio.Event()
-        self._runners = Runners(home, self._wake.set)
+        self._runners = Runners(home, state, settings.runner, self._wake.set)
         self._workers: dict[str, Child] = {}
         self._channels: dict[str, Channel] = {}
         self._applied: dict[str, int] = {}
@@ -98,8 +99,8 @@ class Control:
         return len(self._ready) == len(self._workers) and self.settled.is_set()
 
     def families(self) -> Iterable[Metric]:
-        """Return all that the workers have counted, added up."""
-        return self.totals.families()
+        """Return all that the workers have counted, added up, and what runs the versions that they serve."""
+        return [*self.totals.families(), engines(self._table["runners"].values())]
 
     def _worker_command(self, name: str) -> Callable[[], tuple[list[str], list[int]]]:
         server = self.settings.server

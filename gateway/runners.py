@@ -22,7 +22,10 @@ from bundles.errors import BundleError, RunnerFailed
 from bundles.home import Home
 from bundles.loading import prepare
 from gateway.children import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, child_environment, why
+from gateway.engines import engine_for
 from gateway.reconcile import RunnerState
+from gateway.settings import RunnerSettings
+from state import State
 
 log = logging.getLogger("snowgate.control")
 
@@ -50,8 +53,10 @@ class Runner:
 class Runners:
     """Starts, checks, watches and ends runners. `changed` is called after every change of a state."""
 
-    def __init__(self, home: Home, changed: Callable[[], None]) -> None:
+    def __init__(self, home: Home, state: State, settings: RunnerSettings, changed: Callable[[], None]) -> None:
         self._home = home
+        self._state = state
+        self._settings = settings
         self._changed = changed
         self._runners: dict[str, Runner] = {}
         # A socket's path is limited to 108 bytes, and a home may lie deep: sockets have a short folder of their own.
@@ -85,6 +90,8 @@ class Runners:
         store, keys = self._home.store(), self._home.keys()
         try:
             runner.bundle = await asyncio.to_thread(prepare, store, runner.digest, keys, directory)
+            # Before the first start: all of them then run the bundle alike.
+            runner.engine = await engine_for(self._state, runner.bundle, directory, self._settings.engine)
         except (BundleError, OSError) as error:
             self._set(runner, "failed", str(error))
             return
@@ -110,7 +117,7 @@ class Runners:
         self._starts += 1
         path = str(self._sockets / f"{self._starts}.sock")
         runner.process = await asyncio.create_subprocess_exec(
-            *process.command(directory, path),
+            *process.command(directory, path, engine=runner.engine),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             env=child_environment(),

@@ -10,13 +10,17 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 FILE = "snowgate.toml"
 PREFIX = "SNOWGATE_"
 NOT_SETTINGS = {"SNOWGATE_HOME", "SNOWGATE_SERVER", "SNOWGATE_OUTPUT", "SNOWGATE_CONFIG"}
+
+
+Engine = Literal["auto", "eager", "onnxruntime", "channels-last", "frozen", "frozen-channels-last", "openvino"]
+"""As in `bundles.runner.engines`, said again because settings import nothing heavy; a test holds the two together."""
 
 
 class SettingsError(Exception):
@@ -49,6 +53,14 @@ class ServerSettings(Section):
         default=30.0, gt=0, le=600, description="Deadline of a call, unless it asks for less."
     )
     drain_seconds: float = Field(default=20.0, gt=0, description="Grace for calls in flight at the end.")
+
+
+class RunnerSettings(Section):
+    """The processes in which models are loaded."""
+
+    engine: Engine = Field(
+        default="auto", description="What runs torch bundles: the fastest that agrees (auto), or always this one."
+    )
 
 
 class LogSettings(Section):
@@ -96,6 +108,7 @@ class Settings(Section):
     """All settings of a gateway."""
 
     server: ServerSettings = ServerSettings()
+    runner: RunnerSettings = RunnerSettings()
     log: LogSettings = LogSettings()
     monitor: MonitorSettings = MonitorSettings()
     page: PageSettings = PageSettings()

@@ -43,7 +43,7 @@ ALLOWED = {  # What a floor may import of ours, beside its own package.
 VAGUE = re.compile(r"(^|_)(utils?|common|helpers?|misc|stuff|manager)($|_)")
 UNFINISHED = re.compile("TO" + r"DO|FIX" + r"ME|\bXX" + r"X\b|\bHA" + "CK")
 MACHINE_PATH = re.compile(r"(?<![\w.$}])/(?:root|home|Users|mnt|wo[r]k)/\w")
-RUNNER_MAY_IMPORT = {*sys.stdlib_module_names, "numpy", "torch", "safetensors"}
+RUNNER_MAY_IMPORT = {*sys.stdlib_module_names, "numpy", "torch", "safetensors", "onnx", "onnxruntime", "openvino"}
 
 Edge = tuple[str, str, int]
 
@@ -249,7 +249,11 @@ def test_dependencies_are_those_that_are_imported() -> None:
     """What the source imports is declared in pyproject.toml, and what is declared is imported."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {_distribution(requirement) for requirement in project["dependencies"]}
-    extras = {_distribution(one) for name in ("torch", "demo") for one in project["optional-dependencies"][name]}
+    extras = {
+        _distribution(one)
+        for name in ("torch", "onnxruntime", "openvino", "demo")
+        for one in project["optional-dependencies"][name]
+    }
     by_import = packages_distributions()
     used = set()
     for path in modules().values():
