@@ -27,6 +27,7 @@ class Arrived:
     unit: str | None = None
     request_id: str | None = None
     traceparent: str | None = None
+    tracestate: str | None = None
     refused: InferenceError | None = None
     started_ns: int = field(default_factory=perf_counter_ns)
     admitted_ns: int = field(default_factory=time_ns)
@@ -77,7 +78,12 @@ class Answer:
 
 
 class Wire(Protocol):
-    """How one kind of client writes calls and reads answers."""
+    """How one kind of client writes calls and reads answers.
+
+    `operation` names what was called, for its span: an HTTP method and route, or a gRPC service and method.
+    """
+
+    operation: str
 
     def decode(self, arrived: Arrived, schema: Schema) -> Call:
         """Decode a call for a version with this schema. Raises BadCall, naming the field, what came, what was expected.

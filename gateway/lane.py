@@ -224,7 +224,9 @@ class LaneProtocol(HttpToolsProtocol):
             elif name == b"x-request-id":
                 arrived.request_id = value.decode("latin-1")
             elif name == b"traceparent":
-                arrived.traceparent = value.decode("latin-1")
+                arrived.traceparent = _joined(arrived.traceparent, value)
+            elif name == b"tracestate":
+                arrived.tracestate = _joined(arrived.tracestate, value)
             elif name == b"content-encoding" and value.lower() != b"identity":
                 shown = value.decode("latin-1")
                 call.refuse(Unsupported(f"Content-Encoding: {shown}, expected none: send the body as it is"))
@@ -349,6 +351,12 @@ def _count(call: LaneCall, name: bytes, value: bytes) -> int | None:
         return int(value)
     call.refuse(BadCall(f"{name.decode('latin-1')}: {value[:32].decode('latin-1')!r}, expected a count of bytes"))
     return None
+
+
+def _joined(before: str | None, value: bytes) -> str:
+    """A header that came twice means both; of two trace parents neither is valid then, as the specification wants."""
+    text = value.decode("latin-1")
+    return text if before is None else f"{before},{text}"
 
 
 def _too_large(came: int, limit: int) -> TooLarge:

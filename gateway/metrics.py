@@ -43,6 +43,17 @@ class WorkerMetrics:
             registry=registry,
             buckets=ROWS,
         )
+        self.spans_exported = Counter("snowgate_spans_exported", "Spans that the collector took.", registry=registry)
+        self.spans_dropped = Counter(
+            "snowgate_spans_dropped", "Spans that nobody will see, by why.", ("reason",), registry=registry
+        )
+        for reason in ("queue_full", "export_failed", "shutdown"):
+            self.spans_dropped.labels(reason)  # There from the start, so that an alert can see the first one.
+        self.traces_over_limit = Counter(
+            "snowgate_traces_over_limit",
+            "Calls that were not traced because the second had its traces already.",
+            registry=registry,
+        )
         self._children: dict[tuple[str, str, str, int], tuple[Any, Any, Any]] = {}
 
     def done(self, record: Record, status: int, seconds: float) -> None:
