@@ -74,7 +74,7 @@ class Spans:
     def add(self, finished: Finished) -> None:
         """Build the spans of one call and queue them; they are dropped, and counted, when there is no room."""
         if self._given - self._counted.taken > WAITING_SPANS_MAX - SPANS_A_CALL:
-            self._metrics.spans_dropped.labels("queue_full").inc(1 + len(list(_stages(finished))))
+            self._metrics.spans_dropped["queue_full"] += 1 + len(list(_stages(finished)))
             return
         arrived, trace = finished.arrived, finished.trace
         self._ids.following = int(trace.span_id, 16), int(trace.trace_id, 16)
@@ -105,7 +105,7 @@ class Spans:
         flushing.join(seconds)
         left = self._given - self._counted.taken
         if left:
-            self._metrics.spans_dropped.labels("shutdown").inc(left)
+            self._metrics.spans_dropped["shutdown"] += left
             log.warning("%d spans could not be exported within %.0f s at the end", left, seconds)
 
 
@@ -126,9 +126,9 @@ class _Counted(SpanExporter):
         finally:
             failed = result is not SpanExportResult.SUCCESS
             if failed:
-                self._metrics.spans_dropped.labels("export_failed").inc(len(spans))
+                self._metrics.spans_dropped["export_failed"] += len(spans)
             else:
-                self._metrics.spans_exported.inc(len(spans))
+                self._metrics.spans_exported += len(spans)
             if failed and not self._failing:
                 log.warning("%s does not take spans; they are dropped and counted until it does", self._endpoint)
             elif self._failing and not failed:

@@ -16,11 +16,10 @@ from random import getrandbits, random
 from time import perf_counter_ns
 from typing import Protocol
 
-from prometheus_client import Counter
-
 from gateway.batching import Computed
 from gateway.call import Arrived
 from gateway.errors import InferenceError
+from gateway.metrics import WorkerMetrics
 from monitors.log.record import Record
 
 TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
@@ -78,7 +77,7 @@ class Tracing:
     """Decides about each call; without an exporter it only carries the ids of clients."""
 
     def __init__(
-        self, exporter: Exporter | None, *, sample_ratio: float, traces_per_second_max: float, over_limit: Counter
+        self, exporter: Exporter | None, metrics: WorkerMetrics, *, sample_ratio: float, traces_per_second_max: float
     ) -> None:
         self._exporter = exporter
         self._ratio = 0.0 if exporter is None else sample_ratio
@@ -86,7 +85,7 @@ class Tracing:
         self._tokens_a_ns = traces_per_second_max / 1e9
         self._tokens = self._tokens_max if traces_per_second_max else 0.0
         self._filled_ns = perf_counter_ns()
-        self._over_limit = over_limit
+        self._metrics = metrics
 
     def begin(self, arrived: Arrived) -> Trace | None:
         """Return the call's place in a trace; None for the many that belong to none."""
@@ -116,7 +115,7 @@ class Tracing:
         self._tokens = min(self._tokens_max, filled)
         self._filled_ns = now_ns
         if self._tokens < 1:
-            self._over_limit.inc()
+            self._metrics.traces_over_limit += 1
             return False
         self._tokens -= 1
         return True

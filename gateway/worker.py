@@ -30,7 +30,8 @@ from gateway.batching import RunnerQueue
 from gateway.call_lines import CallLines
 from gateway.channel import Channel
 from gateway.data_app import VERSION, create_data_app
-from gateway.lane import LaneSettings, lane_protocol
+from gateway.head import LaneSettings
+from gateway.lane import lane_protocol
 from gateway.ledger import Ledger
 from gateway.lineage import die_with
 from gateway.metrics import WorkerMetrics
@@ -79,9 +80,9 @@ class Worker:
         self.ledger = Ledger(Path(settings.log_directory), name, settings.segment_bytes)
         self.tracing = Tracing(
             _exporter(name, settings, self.metrics),
+            self.metrics,
             sample_ratio=settings.tracing["sample_ratio"],
             traces_per_second_max=settings.tracing["traces_per_second_max"],
-            over_limit=self.metrics.traces_over_limit,
         )
         self.predictor = Predictor(
             self.ledger,

@@ -3,9 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 
 from gateway.call import Arrived
+from gateway.metrics import WorkerMetrics
 from gateway.protocol import OpenInference
 from gateway.tracing import Finished, Tracing, parse_traceparent
 
@@ -28,16 +29,18 @@ class Kept:
         """Nothing waits here."""
 
 
-def tracing(ratio: float, rate: float, *, exports: bool = True) -> tuple[Tracing, Counter]:
-    """Head sampling with a counter of its own."""
-    over = Counter("over", "Over the limit.", registry=CollectorRegistry())
+def tracing(ratio: float, rate: float, *, exports: bool = True) -> tuple[Tracing, WorkerMetrics]:
+    """Head sampling, and where it counts."""
+    metrics = WorkerMetrics(CollectorRegistry())
     exporter = Kept() if exports else None
-    return Tracing(exporter, sample_ratio=ratio, traces_per_second_max=rate, over_limit=over), over
+    return Tracing(exporter, metrics, sample_ratio=ratio, traces_per_second_max=rate), metrics
 
 
 def call(traceparent: str | None = None, at_ns: int = 0) -> Arrived:
     """A call that came at a moment of the worker's clock."""
-    return Arrived("signs", None, OpenInference(), traceparent=traceparent, started_ns=at_ns)
+    arrived = Arrived("signs", None, OpenInference(), traceparent=traceparent)
+    arrived.started_ns = at_ns
+    return arrived
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ def test_valid_headers(header: str, sampled: bool) -> None:
 def test_invalid_headers_are_as_good_as_none(header: str) -> None:
     """Version ff, ids of zeros, other lengths, upper case, and two headers in one make no trace."""
     assert parse_traceparent(header) is None
-    decide, _over = tracing(0.0, 100.0)
+    decide, _metrics = tracing(0.0, 100.0)
     assert decide.begin(call(header)) is None
 
 
@@ -116,7 +119,7 @@ def test_nothing_that_comes_in_a_header_breaks_the_parser(header: str) -> None:
 
 def test_a_clients_trace_goes_on_with_a_span_of_ours() -> None:
     """Trace id and parent are the client's, the span id is new each time; the client's flag decides."""
-    decide, _over = tracing(0.0, 100.0)
+    decide, _metrics = tracing(0.0, 100.0)
     first, second = (decide.begin(call(f"00-{TRACE}-{SPAN}-03")) for _ in range(2))
     assert first is not None
     assert second is not None
@@ -129,31 +132,31 @@ def test_a_clients_trace_goes_on_with_a_span_of_ours() -> None:
 
 def test_without_an_exporter_nothing_is_sampled() -> None:
     """The client's ids are carried, and the flag says that nothing is recorded here."""
-    decide, over = tracing(1.0, 100.0, exports=False)
+    decide, metrics = tracing(1.0, 100.0, exports=False)
     assert decide.begin(call()) is None
     trace = decide.begin(call(f"00-{TRACE}-{SPAN}-01"))
     assert trace is not None
     assert not trace.sampled
-    assert over._value.get() == 0
+    assert metrics.traces_over_limit == 0
 
 
 def test_chance_takes_its_share() -> None:
     """At ratio 0.25 about a quarter of 4,000 calls is traced (five standard deviations are 137)."""
-    decide, _over = tracing(0.25, 1e6)
+    decide, _metrics = tracing(0.25, 1e6)
     calls = [decide.begin(call(at_ns=number * 1_000_000)) for number in range(4_000)]
     assert abs(sum(one is not None for one in calls) - 1_000) < 137
 
 
 def test_the_limit_holds_for_clients_and_for_chance() -> None:
     """Ten a second: ten at once, one more for each tenth of a second; the others go on unsampled, and are counted."""
-    decide, over = tracing(0.0, 10.0)
+    decide, metrics = tracing(0.0, 10.0)
     wanted = f"00-{TRACE}-{SPAN}-01"
     begin = 10**15  # Far behind the moment at which the bucket was made.
     rush = [decide.begin(call(wanted, begin)) for _ in range(25)]
     assert [one.sampled for one in rush if one is not None] == [True] * 10 + [False] * 15
     later = [decide.begin(call(wanted, begin + number * 50_000_000 + 1)) for number in range(1, 21)]
     assert sum(one.sampled for one in later if one is not None) == 10
-    assert over._value.get() == 25
+    assert metrics.traces_over_limit == 25
     chance, refused = tracing(1.0, 10.0)
     assert sum(chance.begin(call(at_ns=begin)) is not None for _ in range(25)) == 10
-    assert refused._value.get() == 15
+    assert refused.traces_over_limit == 15
