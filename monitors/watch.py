@@ -12,6 +12,7 @@ import ctypes
 import gc
 import json
 import logging
+import logging.config
 import os
 import signal
 import sys
@@ -264,12 +265,13 @@ def main() -> None:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--settings", default="{}")
+    parser.add_argument("--logging", default='{"version": 1}', help="what logging.config.dictConfig takes")
     arguments = parser.parse_args()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != arguments.parent:
         sys.exit(f"monitor: the parent process {arguments.parent} is gone")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s monitor %(message)s")
+    logging.config.dictConfig(json.loads(arguments.logging))
     run(Home(arguments.home), MonitorSettings.parse(json.loads(arguments.settings)))
 
 
