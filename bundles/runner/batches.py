@@ -57,7 +57,9 @@ class Batches:
         # The inputs are measured first: a model may write into what it is given.
         measured = of_inputs(_numbers(inputs, around.inputs))
         answered = self._model.answer(inputs, rows)
-        tensors = [("outputs", answered.outputs, around.outputs)]
+        tensors: list[tuple[str, dict[str, Array], Sequence[Mapping[str, Any]]]] = [
+            ("outputs", answered.outputs, around.outputs)
+        ]
         if around.preprocesses:
             measured |= of_inputs(_numbers(answered.model_inputs, around.model_inputs))
             tensors.append(("model_inputs", answered.model_inputs, around.model_inputs))
@@ -66,7 +68,7 @@ class Batches:
         said = answered.model_outputs | answered.outputs
         measured |= of_outputs(_numbers(said, self._measured), self._meanings)
         spent = time.perf_counter_ns() - began
-        tensors.append(("signals", {name: _plain(values) for name, values in measured.items()}, None))
+        tensors.append(("signals", {name: _plain(values) for name, values in measured.items()}, ()))
         answers: list[Answer] = []
         first = 0
         for frame in frames:
@@ -75,7 +77,7 @@ class Batches:
             header: dict[str, Any] = {"id": frame.id, "compute_ns": spent, "batch_rows": rows}
             buffers: list[Buffer] = []
             for kind, arrays, specs in tensors:
-                kinds = {spec["name"]: spec["datatype"] for spec in specs or ()}
+                kinds = {spec["name"]: spec["datatype"] for spec in specs}
                 found = [from_array(name, array[part], kinds.get(name)) for name, array in arrays.items()]
                 header[kind] = [spec for spec, _data in found]
                 buffers += [data for _spec, data in found]

@@ -114,7 +114,7 @@ def _openvino(network: Network) -> Predict:
 
     def predict(inputs: dict[str, Array]) -> dict[str, Array]:
         # Held by a name until it has answered: a request looks into the memory, and keeps nobody who owns it.
-        arrays = [np.require(inputs[name], None, "CW") for name in given]
+        arrays = [np.require(inputs[name], None, ["C", "W"]) for name in given]
         for position, array in enumerate(arrays):
             request.set_input_tensor(position, openvino.Tensor(array, shared_memory=True))
         request.infer()
@@ -183,6 +183,7 @@ def _traced(network: Network, module: Any) -> tuple[Any, tuple[Any, ...]]:
     """Follow the module once; its answer becomes a tuple in the declared order. Returns the example tensors too."""
     import torch
 
+    jit: Any = torch.jit
     specs = (*network.inputs, *network.outputs)
     if network.example is None or any(spec["datatype"] in ("BF16", "BYTES") for spec in specs):
         raise EngineError("it takes examples, and tensors that numpy and torch both know, to follow the network")
@@ -198,9 +199,9 @@ def _traced(network: Network, module: Any) -> tuple[Any, tuple[Any, ...]]:
     example = tuple(torch.from_numpy(network.example[spec["name"]].copy()) for spec in network.inputs)
     with torch.inference_mode(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        traced = torch.jit.trace(Ordered().eval(), example, check_trace=False)
+        traced = jit.trace(Ordered().eval(), example, check_trace=False)
     for warning in caught:
-        if issubclass(warning.category, torch.jit.TracerWarning):
+        if issubclass(warning.category, jit.TracerWarning):
             raise EngineError(f"its code depends on the values of a tensor: {str(warning.message).strip()[:300]}")
     return traced, example
 
@@ -219,11 +220,12 @@ def _onnx(network: Network) -> bytes:
         for spec in (*network.inputs, *network.outputs)
     }
     # The exporter by traces: the newer one takes seconds, and bakes sizes in that it believes to be constant.
-    choice = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+    export: Any = torch.onnx.export
+    choice = {"dynamo": False} if "dynamo" in inspect.signature(export).parameters else {}
     written = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
+        export(
             traced,
             example,
             written,
