@@ -1,7 +1,7 @@
 """Which engine runs a bundle here: tried once for a bundle and a machine, then the same for every runner of it.
 
-`choose` is pure. `engine_for` looks into live state (`engines/<digest>/<fingerprint of the hardware>`) and lets a
-runner of the bundle's own environment try the engines where nothing is there yet.
+`choose` is pure. `Engines` looks into live state (`engines/<digest>/<fingerprint of the hardware>`) and lets a program
+in the bundle's own environment try the engines where nothing is there yet.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from state import Change, State
 log = logging.getLogger("snowgate.control")
 
 AUTO = "auto"
-TRIAL_SECONDS = 10.0
-"""For all engines of one bundle: half a second each to measure, the rest to build them."""
+TRIAL_SECONDS = 40.0
+"""For all engines of one bundle. They take five on a machine that does nothing else; it often does, at the start."""
 LOAD_SECONDS = 120.0
 """Beside it, for loading the network once; who takes longer is run eagerly."""
 CLOSE_RATIO = 1.05
@@ -74,43 +74,53 @@ def fingerprint(hardware: Mapping[str, Any]) -> str:
     return sha256_bytes(canonical_json(hardware)).removeprefix("sha256:")[:16]
 
 
-async def engine_for(state: State, bundle: Bundle, directory: Path, wanted: str, python: str = sys.executable) -> str:
-    """Return the engine for the runners of an unpacked bundle: the wanted one, or for `auto` the one that was found.
+class Engines:
+    """The engines of one gateway's bundles; `wanted` is the setting."""
 
-    A trial that comes to nothing (the network was not loaded in time, no engine agreed) leaves the bundle to `eager`,
-    whose own check then says what is wrong, and is made again at the next start.
-    """
-    if wanted != AUTO:
-        return wanted
-    if bundle.config["loader"] != "torch":
-        return EAGER
-    try:
-        (hardware,) = await _lines(process.hardware_command(python))
-        key = f"engines/{bundle.digest}/{fingerprint(hardware)}"
-        known = state.get(key)
-        if known is not None:
-            return str(known.body["engine"])
-        outcomes = await _lines(process.trial_command(directory, TRIAL_SECONDS, python))
-    except (OSError, ValueError, TimeoutError) as error:
-        # ValueError: it died before it said a line of JSON.
-        log.warning("engines of %s: the trial failed, it runs eagerly: %r", bundle.digest[:19], error)
-        return EAGER
-    found = choose(outcomes)
-    if found is None:
-        log.warning("engines of %s: none could be measured, it runs eagerly: %s", bundle.digest[:19], outcomes)
-        return EAGER
-    log.info("engine of %s %s: %s, %s", bundle.model, bundle.digest[:19], found.engine, found.reason)
-    body = {
-        "digest": bundle.digest,
-        "model": bundle.model,
-        "engine": found.engine,
-        "reason": found.reason,
-        "time": now(),
-        "hardware": hardware,
-        "outcomes": outcomes,
-    }
-    state.commit(Change(key, body))
-    return found.engine
+    def __init__(self, state: State, wanted: str) -> None:
+        self._state = state
+        self._wanted = wanted
+        # Two trials at once would measure each other.
+        self._one_at_a_time = asyncio.Lock()
+
+    async def engine_for(self, bundle: Bundle, directory: Path, python: str = sys.executable) -> str:
+        """Return the engine for the runners of an unpacked bundle: the wanted one, for `auto` the one that was found.
+
+        A trial that comes to nothing (the network was not loaded in time, no engine agreed) leaves the bundle to
+        `eager`, whose own check then says what is wrong, and is made again at the next start.
+        """
+        if self._wanted != AUTO:
+            return self._wanted
+        if bundle.config["loader"] != "torch":
+            return EAGER
+        try:
+            async with self._one_at_a_time:
+                (hardware,) = await _lines(process.hardware_command(python))
+                key = f"engines/{bundle.digest}/{fingerprint(hardware)}"
+                known = self._state.get(key)
+                if known is not None:
+                    return str(known.body["engine"])
+                outcomes = await _lines(process.trial_command(directory, TRIAL_SECONDS, python))
+        except (OSError, ValueError, TimeoutError) as error:
+            # ValueError: it died before it said a line of JSON.
+            log.warning("engines of %s: the trial failed, it runs eagerly: %r", bundle.digest[:19], error)
+            return EAGER
+        found = choose(outcomes)
+        if found is None:
+            log.warning("engines of %s: none could be measured, it runs eagerly: %s", bundle.digest[:19], outcomes)
+            return EAGER
+        log.info("engine of %s %s: %s, %s", bundle.model, bundle.digest[:19], found.engine, found.reason)
+        body = {
+            "digest": bundle.digest,
+            "model": bundle.model,
+            "engine": found.engine,
+            "reason": found.reason,
+            "time": now(),
+            "hardware": hardware,
+            "outcomes": outcomes,
+        }
+        self._state.commit(Change(key, body))
+        return found.engine
 
 
 async def _lines(command: Sequence[str]) -> list[dict[str, Any]]:

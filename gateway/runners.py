@@ -22,7 +22,7 @@ from bundles.errors import BundleError, RunnerFailed
 from bundles.home import Home
 from bundles.loading import prepare
 from gateway.children import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, child_environment, why
-from gateway.engines import engine_for
+from gateway.engines import Engines
 from gateway.reconcile import RunnerState
 from gateway.settings import RunnerSettings
 from state import State
@@ -55,8 +55,7 @@ class Runners:
 
     def __init__(self, home: Home, state: State, settings: RunnerSettings, changed: Callable[[], None]) -> None:
         self._home = home
-        self._state = state
-        self._settings = settings
+        self._engines = Engines(state, settings.engine)
         self._changed = changed
         self._runners: dict[str, Runner] = {}
         # A socket's path is limited to 108 bytes, and a home may lie deep: sockets have a short folder of their own.
@@ -91,7 +90,7 @@ class Runners:
         try:
             runner.bundle = await asyncio.to_thread(prepare, store, runner.digest, keys, directory)
             # Before the first start: all of them then run the bundle alike.
-            runner.engine = await engine_for(self._state, runner.bundle, directory, self._settings.engine)
+            runner.engine = await self._engines.engine_for(runner.bundle, directory)
         except (BundleError, OSError) as error:
             self._set(runner, "failed", str(error))
             return

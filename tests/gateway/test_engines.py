@@ -13,7 +13,7 @@ from bundles.home import Home
 from bundles.loading import prepare
 from bundles.packing import pack
 from bundles.runner.engines import TABLE
-from gateway.engines import AUTO, choose, engine_for, fingerprint
+from gateway.engines import AUTO, Engines, choose, fingerprint
 from gateway.settings import Engine
 from state import Change
 from state.sqlite import SqliteState
@@ -86,7 +86,7 @@ def lines(tmp_path: Path) -> tuple[SqliteState, Bundle, Path]:
 def test_engines_are_tried_once_and_the_record_decides(lines: tuple[SqliteState, Bundle, Path]) -> None:
     """All measurements are kept under digest and hardware; what is kept is taken without another trial."""
     state, bundle, directory = lines
-    found = asyncio.run(engine_for(state, bundle, directory, AUTO))
+    found = asyncio.run(Engines(state, AUTO).engine_for(bundle, directory))
     (document,) = state.list(f"engines/{bundle.digest}/")
     body = document.body
     assert body["engine"] == found
@@ -94,14 +94,14 @@ def test_engines_are_tried_once_and_the_record_decides(lines: tuple[SqliteState,
     assert document.key.endswith(fingerprint(body["hardware"]))
     assert fingerprint(body["hardware"] | {"threads": 7}) != fingerprint(body["hardware"])
     state.commit(Change(document.key, body | {"engine": "openvino"}))
-    assert asyncio.run(engine_for(state, bundle, directory, AUTO)) == "openvino"
+    assert asyncio.run(Engines(state, AUTO).engine_for(bundle, directory)) == "openvino"
     state.close()
 
 
 def test_an_engine_that_is_named_is_not_tried(lines: tuple[SqliteState, Bundle, Path]) -> None:
     """`engine = "eager"` switches trials off; a folder that can't be tried is left to the runner's own check."""
     state, bundle, directory = lines
-    assert asyncio.run(engine_for(state, bundle, directory, "eager")) == "eager"
-    assert asyncio.run(engine_for(state, bundle, directory / "nowhere", AUTO)) == "eager"
+    assert asyncio.run(Engines(state, "eager").engine_for(bundle, directory)) == "eager"
+    assert asyncio.run(Engines(state, AUTO).engine_for(bundle, directory / "nowhere")) == "eager"
     assert state.list("engines/") == []
     state.close()
