@@ -77,9 +77,9 @@ class RunnerConnection:
         described = [frames.from_array(name, array) for name, array in inputs.items()]
         rows = len(next(iter(inputs.values())))
         call = next(self._ids)
-        header = {"id": call, "rows": rows, "inputs": [spec for spec, _data in described]}
+        description = frames.describe(rows, (("inputs", tuple(spec for spec, _data in described)),))
         try:
-            self._socket.sendall(frames.encode(header, [data for _spec, data in described]))
+            self._socket.sendall(frames.encode(description, [data for _spec, data in described], id=call))
             answer, body = self._receive(call)
         except (OSError, frames.FrameError) as error:
             msg = f"runner: gone in the middle of a batch: {error}"
@@ -87,15 +87,9 @@ class RunnerConnection:
         if "error" in answer:
             msg = f"the model failed: {answer['error']['type']}: {answer['error']['message']}"
             raise RunnerFailed(msg)
-        found: list[dict[str, Array]] = []
-        offset = 0
-        for part in ("outputs", "signals"):
-            arrays = {}
-            for spec in answer[part]:
-                arrays[spec["name"]] = frames.to_array(spec, body[offset : offset + spec["size"]])
-                offset += spec["size"]
-            found.append(arrays)
-        return found[0], found[1]
+        parts = frames.parts(answer, body)
+        outputs = {spec["name"]: frames.to_array(spec, data) for spec, data in parts["outputs"]}
+        return outputs, frames.signals(parts["signals"])
 
     def _receive(self, expected_id: int) -> tuple[dict[str, Any], memoryview]:
         while True:

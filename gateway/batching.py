@@ -20,6 +20,8 @@ from struct import unpack
 from time import perf_counter_ns
 from typing import Any, cast
 
+import numpy as np
+
 from bundles.runner import frames
 from gateway.errors import ClientGone, ModelFailed, TimedOut, Unavailable
 from gateway.steps import Step
@@ -155,13 +157,13 @@ class RunnerQueue(asyncio.Protocol):
         inputs, buffers = [], []
         for position, (name, datatype, *trailing) in enumerate(batch[0].key):
             data = [one.inputs[position].data for one in batch]
-            shape = [rows, *trailing]
-            inputs.append({"name": name, "datatype": datatype, "shape": shape, "size": sum(map(len, data))})
+            inputs.append((name, datatype, (rows, *trailing), sum(map(len, data))))
             buffers.extend(data)
         self._in_flight[frame_id] = batch
         self.on_batch(rows)
         assert self._transport is not None, "frames are sent only while connected"
-        self._transport.write(frames.encode({"id": frame_id, "rows": rows, "inputs": inputs}, buffers))
+        description = frames.describe(rows, (("inputs", tuple(inputs)),))
+        self._transport.write(frames.encode(description, buffers, id=frame_id))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection to the runner."""
@@ -187,15 +189,9 @@ class RunnerQueue(asyncio.Protocol):
     def _share_out(self, batch: list[Waiting], header: dict[str, Any], body: memoryview) -> None:
         """Give each call its own rows of the batch's outputs and signals."""
         received = perf_counter_ns()
-        outputs, offset = [], 0
-        for spec in header["outputs"]:
-            outputs.append((spec, body[offset : offset + spec["size"]]))
-            offset += spec["size"]
-        signals = {}
-        for spec in header["signals"]:
-            values = frames.to_array(spec, body[offset : offset + spec["size"]]).tolist()
-            signals[spec["name"]] = _readable(values) if spec["datatype"] == "BYTES" else values
-            offset += spec["size"]
+        parts = frames.parts(header, body)
+        outputs = parts["outputs"]
+        signals = {name: _readable(values) for name, values in frames.signals(parts["signals"]).items()}
         rows = sum(one.rows for one in batch)
         slices = [_row_slices(spec, data, rows) for spec, data in outputs]
         first = 0
@@ -272,6 +268,7 @@ def _row_slices(spec: dict[str, Any], data: memoryview, rows: int) -> Callable[[
     return edges.__getitem__
 
 
-def _readable(values: list[bytes]) -> list[str]:
+def _readable(values: np.ndarray[Any, Any]) -> list[Any]:
     """Signals that are text come as bytes."""
-    return [one.decode(errors="replace") for one in values]
+    found: list[Any] = values.tolist()
+    return [one.decode(errors="replace") for one in found] if values.dtype == object else found

@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from .connections import Frame, failure
-from .frames import Buffer, from_array
+from .connections import Answer, Frame, failure
+from .frames import describe, from_array
 from .loaders import Loaded
 from .model import Model
 from .signals import of_inputs, of_outputs, widened
 
 Array = np.ndarray[Any, Any]
-Answer = tuple[dict[str, Any], list[Buffer]]
 TRACEBACKS_MAX = 20
 """Tracebacks written for the model's author; a client that sends bad inputs for hours must not fill a disk."""
 
@@ -46,7 +45,7 @@ class Batches:
             if self._tracebacks_left:
                 self._tracebacks_left -= 1
                 traceback.print_exc(file=sys.stderr)
-            return [(failure(frames[0].id, error), [])]
+            return [failure(error)]
 
     def _joined(self, frames: Sequence[Frame]) -> list[Answer]:
         inputs, rows = frames[0].inputs, sum(frame.rows for frame in frames)
@@ -57,9 +56,7 @@ class Batches:
         # The inputs are measured first: a model may write into what it is given.
         measured = of_inputs(_numbers(inputs, around.inputs))
         answered = self._model.answer(inputs, rows)
-        tensors: list[tuple[str, dict[str, Array], Sequence[Mapping[str, Any]]]] = [
-            ("outputs", answered.outputs, around.outputs)
-        ]
+        tensors = [("outputs", answered.outputs, around.outputs)]
         if around.preprocesses:
             measured |= of_inputs(_numbers(answered.model_inputs, around.model_inputs))
             tensors.append(("model_inputs", answered.model_inputs, around.model_inputs))
@@ -67,32 +64,41 @@ class Batches:
             tensors.append(("model_outputs", answered.model_outputs, around.model_outputs))
         said = answered.model_outputs | answered.outputs
         measured |= of_outputs(_numbers(said, self._measured), self._meanings)
+        blocks = _blocks(measured, rows)
         spent = time.perf_counter_ns() - began
-        tensors.append(("signals", {name: _plain(values) for name, values in measured.items()}, ()))
         answers: list[Answer] = []
         first = 0
         for frame in frames:
             part = slice(first, first + frame.rows)
             first += frame.rows
-            header: dict[str, Any] = {"id": frame.id, "compute_ns": spent, "batch_rows": rows}
-            buffers: list[Buffer] = []
+            described, buffers = [], []
             for kind, arrays, specs in tensors:
-                kinds = {spec["name"]: spec["datatype"] for spec in specs}
-                found = [from_array(name, array[part], kinds.get(name)) for name, array in arrays.items()]
-                header[kind] = [spec for spec, _data in found]
+                found = [from_array(spec["name"], arrays[spec["name"]][part], spec["datatype"]) for spec in specs]
+                described.append((kind, tuple(spec for spec, _data in found)))
                 buffers += [data for _spec, data in found]
-            answers.append((header, buffers))
+            found = [from_array(names, block[:, part]) for names, block in blocks]
+            described.append(("signals", tuple(spec for spec, _data in found)))
+            buffers += [data for _spec, data in found]
+            answers.append(Answer(describe(frame.rows, tuple(described)), buffers, spent, rows))
         return answers
+
+
+def _blocks(measured: Mapping[str, Array], rows: int) -> list[tuple[tuple[str, ...], Array]]:
+    """Put signals together that travel alike: floats as FP32, whole numbers as INT64, text as BYTES."""
+    kinds: dict[str, list[str]] = {}
+    for name, values in measured.items():
+        kind = values.dtype.kind
+        kinds.setdefault("f4" if kind == "f" else "O" if kind in "OSU" else "i8", []).append(name)
+    blocks = []
+    for kind, names in kinds.items():
+        block = np.empty((len(names), rows), dtype=kind)
+        for position, name in enumerate(names):
+            block[position] = measured[name]
+        blocks.append((tuple(names), block))
+    return blocks
 
 
 def _numbers(arrays: Mapping[str, Array], specs: Sequence[Mapping[str, Any]]) -> Mapping[str, Array]:
     """Return the arrays as numbers: BF16 is kept as its bits."""
     halves = {spec["name"] for spec in specs if spec["datatype"] == "BF16"}
     return {name: widened(array) if name in halves else array for name, array in arrays.items()} if halves else arrays
-
-
-def _plain(values: Array) -> Array:
-    """Signals travel as FP32, INT64 or BYTES."""
-    if values.dtype.kind == "f":
-        return values.astype(np.float32)
-    return values if values.dtype.kind in "OSU" else values.astype(np.int64)

@@ -66,8 +66,8 @@ class Server:
         """Answer the frames of one call."""
         frames = self._take()
         if frames:
-            for frame, (header, buffers) in zip(frames, self._batches.answers(frames), strict=True):
-                frame.connection.answer(header, buffers)
+            for frame, answer in zip(frames, self._batches.answers(frames), strict=True):
+                frame.connection.answer(frame.id, answer)
 
     def _take(self) -> list[Frame]:
         """Take the frames of the next call: the first worker's next one, and all that fit with it, in rounds."""
