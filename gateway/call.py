@@ -27,6 +27,8 @@ class Arrived:
     unit: str | None = None
     request_id: str | None = None
     traceparent: str | None = None
+    timeout_ns: int | None = None
+    """How long the client waits, where its protocol says it beside the call (gRPC's deadline)."""
     refused: InferenceError | None = None
     started_ns: int = field(default_factory=perf_counter_ns)
     admitted_ns: int = field(default_factory=time_ns)

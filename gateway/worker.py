@@ -3,7 +3,7 @@
 Control starts it with the listening socket and a channel, and pushes it tables of what to serve. It owns the queues
 to the runners, its own series of log segments, and its metrics, of which it sends control a copy once a second.
 
-    python -m gateway.worker --name w0 --socket FD --channel FD --parent PID --settings JSON
+    python -m gateway.worker --name w0 --socket FD --grpc-socket FD --channel FD --parent PID --settings JSON
 """
 
 import argparse
@@ -28,6 +28,8 @@ from bundles.schema import TensorSpec
 from gateway.batching import RunnerQueue
 from gateway.channel import Channel
 from gateway.data_app import create_data_app
+from gateway.grpc.connection import Limits
+from gateway.grpc.server import GrpcServer
 from gateway.lane import LaneSettings, lane_protocol
 from gateway.ledger import Ledger
 from gateway.lineage import die_with
@@ -54,6 +56,7 @@ class WorkerSettings:
     body_seconds: float
     timeout_seconds: float
     drain_seconds: float
+    grpc_connection_seconds: float
     keys: list[str] | None
     hosts: list[str] | None
 
@@ -153,8 +156,13 @@ def _same(queue: RunnerQueue) -> RunnerQueue:
     return queue
 
 
-async def serve(name: str, listening: socket.socket, end: socket.socket, settings: WorkerSettings) -> None:
-    """Serve until SIGTERM or until control is gone; then answer what was accepted, and close the log."""
+async def serve(
+    name: str, listening: socket.socket, grpc: socket.socket | None, end: socket.socket, settings: WorkerSettings
+) -> None:
+    """Serve until SIGTERM or until control is gone; then answer what was accepted, and close the log.
+
+    `grpc` is the listening socket for gRPC, where there is one.
+    """
     channel = await Channel.open(end)
     worker = Worker(name, settings, channel)
     shared = LaneSettings(
@@ -178,10 +186,12 @@ async def serve(name: str, listening: socket.socket, end: socket.socket, setting
         timeout_graceful_shutdown=int(settings.drain_seconds),
     )
     server = uvicorn.Server(config)
+    grpc_server = _grpc_server(worker, shared)
 
     def drain() -> None:
         worker.predictor.draining = True
         server.should_exit = True
+        grpc_server.drain()
         worker.supplied.set()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, drain)
@@ -194,13 +204,27 @@ async def serve(name: str, listening: socket.socket, end: socket.socket, setting
     gc.freeze()  # A full collection of all that was imported takes 80 ms and more: seen as the tail of the latency.
     # uvicorn would hand SIGTERM on when it has drained, and end the process before the log is closed.
     server.capture_signals = _no_signals  # type: ignore[method-assign]
+    if grpc is not None and not worker.predictor.draining:
+        await grpc_server.start(grpc)
     await server.serve(sockets=[listening])
+    await grpc_server.drained()
     reporting.cancel()
     worker.ledger.close()
     await asyncio.sleep(0)  # The last calls of the log's thread are still to be resumed.
     worker.send_metrics()
     following.cancel()
     channel.close()
+
+
+def _grpc_server(worker: Worker, shared: LaneSettings) -> GrpcServer:
+    settings = worker.settings
+    limits = Limits(
+        message_bytes=settings.body_bytes_max,
+        body_seconds=settings.body_seconds,
+        connection_seconds=settings.grpc_connection_seconds,
+        grace_seconds=settings.drain_seconds,
+    )
+    return GrpcServer(worker.predictor, limits, unit_header=settings.unit_header, refusal=shared.refusal)
 
 
 @contextmanager
@@ -213,6 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="gateway.worker", description=__doc__)
     parser.add_argument("--name", required=True)
     parser.add_argument("--socket", type=int, required=True)
+    parser.add_argument("--grpc-socket", type=int)
     parser.add_argument("--channel", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--settings", required=True)
@@ -226,6 +251,7 @@ def main() -> None:
         serve(
             arguments.name,
             socket.socket(fileno=arguments.socket),
+            None if arguments.grpc_socket is None else socket.socket(fileno=arguments.grpc_socket),
             socket.socket(fileno=arguments.channel),
             settings,
         )
