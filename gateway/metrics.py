@@ -8,6 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from gateway.statistics import Sums
 from monitors.log.record import Record
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -43,7 +44,9 @@ class WorkerMetrics:
             registry=registry,
             buckets=ROWS,
         )
-        self._children: dict[tuple[str, str, str, int], tuple[Any, Any, Any]] = {}
+        self._sums = Sums()
+        registry.register(self._sums)
+        self._children: dict[tuple[str, str, str, int], tuple[Any, Any, Any, Any]] = {}
 
     def done(self, record: Record, status: int, seconds: float) -> None:
         """Count one finished call."""
@@ -54,15 +57,18 @@ class WorkerMetrics:
         if children is None:
             outcome = OUTCOMES.get(status, "client_error" if status < 500 else "model_error")
             labels = key[:3]
+            sums: Any = self._sums.of(model, key[1]) if status == 200 else None
             children = self._children[key] = (
                 self._requests.labels(*labels, outcome),
                 self._rows.labels(*labels),
                 self._seconds.labels(*labels),
+                sums,
             )
-        requests, rows, duration = children
+        requests, rows, duration, sums = children
         requests.inc()
         if status == 200:
             rows.inc(record.rows)
+            sums.add(record, seconds)
         duration.observe(seconds)
 
     def batch_counter(self, model: str, version: str) -> Callable[[int], None]:

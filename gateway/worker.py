@@ -28,6 +28,7 @@ from bundles.schema import TensorSpec
 from gateway.batching import RunnerQueue
 from gateway.channel import Channel
 from gateway.data_app import create_data_app
+from gateway.extensions import Extensions
 from gateway.grpc.connection import Limits
 from gateway.grpc.server import GrpcServer
 from gateway.lane import LaneSettings, lane_protocol
@@ -35,6 +36,7 @@ from gateway.ledger import Ledger
 from gateway.lineage import die_with
 from gateway.metrics import WorkerMetrics
 from gateway.predict import Predictor
+from gateway.questions import Questions
 from gateway.routing import Route
 from gateway.schema import Schema
 from gateway.table import Model, Served, Table
@@ -59,6 +61,7 @@ class WorkerSettings:
     grpc_connection_seconds: float
     keys: list[str] | None
     hosts: list[str] | None
+    repository_api: bool
 
 
 class Worker:
@@ -76,13 +79,18 @@ class Worker:
             timeout_seconds=settings.timeout_seconds,
             unit_key=bytes.fromhex(Path(settings.unit_key_file).read_text()),
         )
+        self.questions = Questions(channel)
+        self.extensions = Extensions(self.predictor, self.questions, self.send_metrics, changes=settings.repository_api)
         self.supplied = asyncio.Event()
         self._queues: dict[str, RunnerQueue] = {}
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def follow(self) -> None:
-        """Apply every table that control sends, until control is gone."""
+        """Apply every table that control sends, and take its answers, until control is gone."""
         async for message in self.channel.messages():
+            if "answer" in message:
+                self.questions.answered(message)
+                continue
             await self._apply(message["table"])
             self.channel.send({"applied": message["table"]["revision"]})
             self.supplied.set()
@@ -174,7 +182,7 @@ async def serve(
         hosts=None if settings.hosts is None else frozenset(host.encode() for host in settings.hosts),
     )
     config = uvicorn.Config(
-        create_data_app(worker.predictor, shared.refusal),
+        create_data_app(worker.predictor, worker.extensions, shared.refusal),
         http=lane_protocol(shared),
         ws="none",
         lifespan="off",
@@ -224,7 +232,9 @@ def _grpc_server(worker: Worker, shared: LaneSettings) -> GrpcServer:
         connection_seconds=settings.grpc_connection_seconds,
         grace_seconds=settings.drain_seconds,
     )
-    return GrpcServer(worker.predictor, limits, unit_header=settings.unit_header, refusal=shared.refusal)
+    return GrpcServer(
+        worker.predictor, worker.extensions, limits, unit_header=settings.unit_header, refusal=shared.refusal
+    )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import replace
 from random import uniform
 
 from gateway.errors import InferenceError, Unsupported
+from gateway.extensions import Extensions
 from gateway.grpc.connection import Connection, Limits
 from gateway.grpc.health import PREFIX as HEALTH
 from gateway.grpc.health import Health
@@ -33,6 +34,7 @@ class GrpcServer:
     def __init__(
         self,
         predictor: Predictor,
+        extensions: Extensions,
         limits: Limits,
         *,
         unit_header: str,
@@ -53,7 +55,7 @@ class GrpcServer:
             f"{HEALTH}Watch": self._health.watch,
             **dict.fromkeys(REFLECTION, Reflect),
         }
-        self._methods = {**Service(predictor).methods, **self._health.methods}
+        self._methods = {**Service(predictor, extensions).methods, **self._health.methods}
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
 

@@ -61,7 +61,7 @@ class GrpcInference:
         return Call(
             inputs=tensors,
             client_id=request.id or None,
-            parameters=_parameters(request.parameters),
+            parameters=parameter_values(request.parameters),
             outputs=tuple(_wanted(request.outputs)),
             binary_output=bool(raw),
         )
@@ -148,7 +148,8 @@ def _bytes(what: str, datatype: str, values: Sequence[Any]) -> bytes:
     return np.array(values, dtype=dtype).tobytes()
 
 
-def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def parameter_values(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a map of parameters by their names. Raises BadCall for one without a value."""
     found = {}
     for name, value in parameters.items():
         choice = value.WhichOneof("parameter_choice")
