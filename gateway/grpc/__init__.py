@@ -2,11 +2,7 @@
 
 From the bottom up: `http2` writes frames, `connection` reads them and is one HTTP/2 connection with its limits,
 `stream` is one call on it with gRPC's message frames and flow control, `head` and `status` are what stands before and
-after the messages. Above them a **handler** answers one call: `infer` takes inference down the path that all wires share
-(`gateway.predict`), `unary` runs the small methods of `service`, `health` and `reflection` are gRPC's own services.
-`server` ties a worker's connections together.
-
-Why not grpcio: its asyncio server takes 515 µs of CPU for a call whose work is 8 µs, and the libraries on top of h2 take
-as much; this takes 30 (docs/decisions). HPACK and protobuf are libraries (hpack, protobuf), as they are where the
-formats are hard; HTTP/2's frames are not, once there is no server push, no priority and no proxy.
+after the messages. Above them a **handler** answers one call: `infer` takes inference down the path that all wires
+share (`gateway.predict`), `unary` runs the small methods of `service`, `health` and `reflection` are gRPC's own
+services. `server` ties a worker's connections together.
 """

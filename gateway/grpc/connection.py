@@ -1,7 +1,7 @@
 """One HTTP/2 connection: frames in, streams opened, fed and closed, and every limit that a peer could run into.
 
-What a peer can make us hold is bounded: the bytes of unfinished messages by the connection's window, the header block by
-`HEADER_BYTES_MAX`, calls by `STREAMS_MAX`, answers that it does not take by no longer reading what it sends. A
+What a peer can make us hold is bounded: the bytes of unfinished messages by the connection's window, the header block
+by `HEADER_BYTES_MAX`, calls by `STREAMS_MAX`, answers that it does not take by no longer reading what it sends. A
 connection ends gently: the peer is told to open no more calls, those that are open get their answers.
 """
 

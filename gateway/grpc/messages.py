@@ -19,9 +19,9 @@ for file in FILES:
 
 
 def message(name: str) -> Any:
-    """Return the class of a message by its full name.
+    r"""Return the class of a message by its full name.
 
     >>> message("inference.ServerLiveResponse")(live=True).SerializeToString()
-    b'\\x08\\x01'
+    b'\x08\x01'
     """
     return GetMessageClass(POOL.FindMessageTypeByName(name))

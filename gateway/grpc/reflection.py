@@ -17,9 +17,7 @@ from gateway.schema import shown
 Request = message("grpc.reflection.v1.ServerReflectionRequest")
 Response = message("grpc.reflection.v1.ServerReflectionResponse")
 
-PATHS = tuple(
-    f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")
-)
+PATHS = tuple(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha"))
 SERVICES = sorted(f"{file.package}.{service.name}" for file in FILES for service in file.service)
 ANSWER_BYTES_MAX = 1024 * 1024
 """Answers that a client may leave untaken; a descriptor has 8 KB."""

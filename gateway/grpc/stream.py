@@ -11,8 +11,18 @@ from typing import Protocol
 
 from gateway.errors import BadCall, InferenceError, TooLarge, Unsupported
 from gateway.grpc.head import Head
-from gateway.grpc.http2 import DATA, END_HEADERS, END_STREAM, FRAME, FRAME_BYTES, HEADERS, WINDOW_UPDATE
-from gateway.grpc.http2 import frame, headers, number
+from gateway.grpc.http2 import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FRAME,
+    FRAME_BYTES,
+    HEADERS,
+    WINDOW_UPDATE,
+    frame,
+    headers,
+    number,
+)
 from gateway.grpc.status import START, trailers
 
 PREFIX = Struct(">BL")
@@ -122,17 +132,17 @@ class Stream:
             self.ended |= end
             return
         self._body += data
+        self.ended |= end
         try:
             while (message := self._take()) is not None:
                 self.handler.message(message)
+            if end and self._body:
+                raise BadCall(f"message: {len(self._body)} bytes came before the stream ended, expected more")
         except InferenceError as error:
             self.refuse(error)
-        if end:
-            self.ended = True
-            if self._body:
-                self.refuse(BadCall(f"message: {len(self._body)} bytes came before the stream ended, expected more"))
-            elif not (self._refused or self.closed):
-                self.handler.ended()
+            return
+        if end and not self.closed:
+            self.handler.ended()
 
     def _take(self) -> bytes | None:
         """Take one whole message off the body. Raises TooLarge, BadCall, Unsupported."""
