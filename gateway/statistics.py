@@ -9,7 +9,7 @@ Source: Triton's `extension_statistics.md`. A call's whole time is from its firs
 encoding, the log. A call counts in `batch_stats` with its share of the batch's rows, so that a batch counts once.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,37 +53,27 @@ class VersionSums:
         batch[1] += compute * share
 
 
-class Sums:
-    """All versions of one worker, as a collector for its registry."""
-
-    def __init__(self) -> None:
-        self._versions: dict[Version, VersionSums] = {}
-
-    def of(self, model: str, version: str) -> VersionSums:
-        """Return one version's sums."""
-        return self._versions.setdefault((model, version), VersionSums())
-
-    def collect(self) -> Iterator[Metric]:
-        """Give all sums, as Prometheus metric families."""
-        served = ["model", "version"]
-        stages = CounterMetricFamily(
-            "snowgate_stage_seconds", "Where the time of answered calls went.", labels=[*served, "stage"]
-        )
-        batches = CounterMetricFamily("snowgate_batches", "Batches, by their rows.", labels=[*served, "rows"])
-        compute = CounterMetricFamily(
-            "snowgate_batch_compute_seconds", "Time in the model, by the batch's rows.", labels=[*served, "rows"]
-        )
-        last = GaugeMetricFamily(
-            "snowgate_last_answer_timestamp_seconds", "When the newest answered call came.", labels=served
-        )
-        for version, sums in self._versions.items():
-            for stage in STAGES:
-                stages.add_metric([*version, stage], getattr(sums, stage) / 1e3)
-            for size, (count, milliseconds) in sums.batches.items():
-                batches.add_metric([*version, str(size)], count)
-                compute.add_metric([*version, str(size)], milliseconds / 1e3)
-            last.add_metric(version, sums.last)
-        yield from (stages, batches, compute, last)
+def sums_families(versions: Mapping[Version, VersionSums]) -> list[Metric]:
+    """Give a worker's sums as Prometheus metric families."""
+    served = ["model", "version"]
+    stages = CounterMetricFamily(
+        "snowgate_stage_seconds", "Where the time of answered calls went.", labels=[*served, "stage"]
+    )
+    batches = CounterMetricFamily("snowgate_batches", "Batches, by their rows.", labels=[*served, "rows"])
+    compute = CounterMetricFamily(
+        "snowgate_batch_compute_seconds", "Time in the model, by the batch's rows.", labels=[*served, "rows"]
+    )
+    last = GaugeMetricFamily(
+        "snowgate_last_answer_timestamp_seconds", "When the newest answered call came.", labels=served
+    )
+    for version, sums in versions.items():
+        for stage in STAGES:
+            stages.add_metric([*version, stage], getattr(sums, stage) / 1e3)
+        for size, (count, milliseconds) in sums.batches.items():
+            batches.add_metric([*version, str(size)], count)
+            compute.add_metric([*version, str(size)], milliseconds / 1e3)
+        last.add_metric(version, sums.last)
+    return [stages, batches, compute, last]
 
 
 @dataclass

@@ -31,7 +31,8 @@ from gateway.data_app import create_data_app
 from gateway.extensions import Extensions
 from gateway.grpc.connection import Limits
 from gateway.grpc.server import GrpcServer
-from gateway.lane import LaneSettings, lane_protocol
+from gateway.head import LaneSettings
+from gateway.lane import lane_protocol
 from gateway.ledger import Ledger
 from gateway.lineage import die_with
 from gateway.metrics import WorkerMetrics

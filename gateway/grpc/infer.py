@@ -147,18 +147,19 @@ def arrived_call(stream: Stream, data: bytes, started_ns: int, refused: Inferenc
         request = InferRequest()
         refused = refused or BadCall(f"message: not a ModelInferRequest: {error}")
     head = stream.head
-    return Arrived(
-        model=request.model_name,
-        version=request.model_version or None,
-        wire=WIRE,
-        body=request,
+    arrived = Arrived(
+        request.model_name,
+        request.model_version or None,
+        WIRE,
+        request,
         unit=head.unit,
         request_id=head.request_id,
         traceparent=head.traceparent,
-        timeout_ns=head.timeout_ns,
-        refused=refused,
-        started_ns=started_ns,
     )
+    arrived.timeout_ns = head.timeout_ns
+    arrived.started_ns = started_ns
+    arrived.refused = refused
+    return arrived
 
 
 def initial_metadata(stream: Stream, answer: Answer) -> bytes:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from bundles.schema import DATATYPES
-from gateway.call import Arrived, Call, Source, WantedOutput
+from gateway.call import Arrived, Call, Source
 from gateway.errors import BadCall, InferenceError
 from gateway.grpc.messages import message
 from gateway.protocol import check_range, check_size, elements
-from gateway.schema import Schema, shown
+from gateway.schema import Schema, WantedOutput, shown
 from monitors.log.record import Tensor
 
 InferRequest = message("inference.ModelInferRequest")
@@ -72,6 +72,7 @@ class GrpcInference:
         """As `Wire.encode`."""
         by_name = {tensor.name: tensor for tensor in outputs}
         wanted = [by_name[one.name] for one in call.outputs] if call.outputs else outputs
+        origin = (source.model, source.version, source.digest, source.variant)
         own = InferResponse()
         own.parameters["snowgate_prediction_id"].string_param = prediction_id
         if call.client_id is not None:
@@ -79,8 +80,8 @@ class GrpcInference:
         # Messages that are joined are merged: what is the same for every call is written once.
         if not call.binary_output and all(tensor.datatype in FIELDS for tensor in wanted):
             own.outputs.extend(_typed_output(tensor) for tensor in wanted)
-            return _head(source, ()) + own.SerializeToString(), None
-        head = _head(source, tuple((tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in wanted))
+            return _head(origin, ()) + own.SerializeToString(), None
+        head = _head(origin, tuple((tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in wanted))
         parts = [head, own.SerializeToString()]
         for tensor in wanted:
             parts += (delimited(RAW_OUTPUT, len(tensor.data)), tensor.data)
@@ -180,11 +181,12 @@ def _typed_output(tensor: Tensor) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _head(source: Source, described: tuple[tuple[str, str, tuple[int, ...]], ...]) -> bytes:
+def _head(origin: tuple[str, str, str, str], described: tuple[tuple[str, str, tuple[int, ...]], ...]) -> bytes:
     """The part of an answer that all calls to one version share, as long as their shapes are the same."""
-    response = InferResponse(model_name=source.model, model_version=source.version)
-    response.parameters["snowgate_bundle"].string_param = source.digest
-    response.parameters["snowgate_variant"].string_param = source.variant
+    model, version, bundle, variant = origin
+    response = InferResponse(model_name=model, model_version=version)
+    response.parameters["snowgate_bundle"].string_param = bundle
+    response.parameters["snowgate_variant"].string_param = variant
     for name, datatype, shape in described:
         response.outputs.add(name=name, datatype=datatype, shape=shape)
     head: bytes = response.SerializeToString()
