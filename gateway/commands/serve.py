@@ -14,7 +14,7 @@ from gateway.settings import find_file, load_settings, read_environment
 
 @click.command()
 @home_option
-@click.option("--port", type=int, help="Data port; gRPC is on port+1, control on port+2; 0: free ones.  [default: 8080]")
+@click.option("--port", type=int, help="Data port; gRPC on port+1, control on port+2; 0: free ones.  [default: 8080]")
 @click.option("--grpc-port", type=int, help="gRPC's port; 0 picks a free one.  [default: port+1]")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--workers", type=int, help="Worker processes that share the data port.  [default: 1]")
