@@ -95,8 +95,10 @@ class Control:
 
     @property
     def ready(self) -> bool:
-        """Whether every worker serves, and every deployment has gone as far as it can."""
-        return len(self._ready) == len(self._workers) and self.settled.is_set()
+        """Whether every deployment has gone as far as it can, and every worker serves all of it."""
+        if len(self._ready) < len(self._workers) or not self.settled.is_set():
+            return False
+        return all(self._applied.get(name) == self._table["revision"] for name in self._workers)
 
     def families(self) -> Iterable[Metric]:
         """Return all that the workers have counted, added up."""

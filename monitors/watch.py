@@ -9,6 +9,7 @@ of their own. Serving never waits for it.
 
 import argparse
 import ctypes
+import gc
 import json
 import logging
 import logging.config
@@ -112,8 +113,9 @@ class Monitor:
             self._processed += 1
             self._newest = max(self._newest, record.time)
             stream = self._versions.take(record)
-            if stream is not None:
-                self._judge(stream, stream.add(record))
+            shifts = None if stream is None else stream.add(record)
+            if stream is not None and shifts is not None:
+                self._judge(stream, shifts)
         if not records:
             # Low traffic must page too. With records to read, their own times end the batches.
             for stream in self._versions.all():
@@ -241,6 +243,11 @@ def run(home: Home, settings: MonitorSettings) -> None:
     sender = Sender(outbox, settings.webhook_url, settings.webhook_timeout_seconds, wall_clock)
     sender.start()
     monitor = Monitor(home, state, settings)
+    # What was imported stays, and what a record is decoded to is gone with its batch: the collector need not look at
+    # either time and again, which at its own settings takes a fifth of this process.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000)
     while not ending:
         read = monitor.turn(time.time())
         monitor.status(time.time(), sender.delivered.to_json())
