@@ -24,6 +24,7 @@ from prometheus_client import Metric
 from bundles.errors import RefConflict
 from bundles.home import Home
 from bundles.refs import Ref
+from gateway.answers import Answers, answer
 from gateway.audit import audit, now
 from gateway.channel import Channel
 from gateway.children import Child
@@ -66,10 +67,12 @@ class Control:
         self._monitor: Child | None = None
         self._changes: dict[str, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._answers: Answers = {}
         self.settled = asyncio.Event()
 
-    def start(self, monitor_command: list[str] | None) -> None:
-        """Start the workers, the monitor and the loop."""
+    def start(self, monitor_command: list[str] | None, answers: Answers) -> None:
+        """Start the workers, the monitor and the loop; `answers` are for what workers ask."""
+        self._answers = answers
         for number in range(self.settings.server.workers):
             name = f"w{number}"
             child = self._workers[name] = Child(
@@ -121,6 +124,7 @@ class Control:
             access_lines=self.settings.logging.access,
             keys=key_digests(self.settings),
             hosts=["127.0.0.1", "localhost", "[::1]"] if self.settings.loopback else None,
+            repository_api=server.repository_api,
         )
 
         def command() -> tuple[list[str], list[int]]:
@@ -166,6 +170,8 @@ class Control:
                 self._acknowledged.set()
             elif "metrics" in message:
                 self.totals.update(name, message["metrics"])
+            elif "question" in message:
+                self._task(answer(channel, message, self._answers))
         channel.close()
 
     async def _reconcile_for_ever(self) -> None:
@@ -334,6 +340,16 @@ class Control:
 
     async def _end_when_unused(self, runners: list[Runner], revision: int) -> None:
         """End runners once every worker has a table without them, and their last calls had time to be answered."""
+        await self._acknowledge(revision)
+        await asyncio.sleep(min(self.settings.server.timeout_seconds, ACKNOWLEDGE_SECONDS))
+        for runner in runners:
+            await self._runners.stop(runner)
+
+    async def followed(self) -> None:
+        """Wait until every worker has the newest table, or has had the time to take it."""
+        await self._acknowledge(self._table["revision"])
+
+    async def _acknowledge(self, revision: int) -> None:
         try:
             async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
                 while any(applied < revision for applied in self._applied.values()):
@@ -341,9 +357,6 @@ class Control:
                     await self._acknowledged.wait()
         except TimeoutError:
             log.warning("a worker did not apply table %d within %.0f s", revision, ACKNOWLEDGE_SECONDS)
-        await asyncio.sleep(min(self.settings.server.timeout_seconds, ACKNOWLEDGE_SECONDS))
-        for runner in runners:
-            await self._runners.stop(runner)
 
     def _task(self, coroutine: Any) -> None:
         task = asyncio.create_task(coroutine)
