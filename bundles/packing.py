@@ -40,7 +40,7 @@ from bundles.manifest import (
     media_type_of,
 )
 from bundles.process import RunnerProcess, reproduces_golden
-from bundles.recipe import GOLDEN_ROWS, Recipe, read_recipe, weights_of
+from bundles.recipe import FUNCTIONS, GOLDEN_ROWS, Recipe, read_recipe, weights_of
 from bundles.recording import FOLDER, author, who
 from bundles.refs import GitRefs, check_name
 from bundles.runner import golden
@@ -151,7 +151,18 @@ def _config(recipe: Recipe, name: str) -> dict[str, Any]:
         "inputs": [spec.to_json() for spec in recipe.inputs],
         "outputs": [spec.to_json() for spec in recipe.outputs],
         "tolerance": recipe.tolerance,
+        **_functions(recipe),
     }
+
+
+def _functions(recipe: Recipe) -> dict[str, Any]:
+    """Return the bundle's own functions around its model, where it brings any."""
+    found: dict[str, Any] = {}
+    for function, side in FUNCTIONS.items():
+        if getattr(recipe, function) is not None:
+            found[function] = getattr(recipe, function)
+            found[side] = [spec.to_json() for spec in getattr(recipe, side)]
+    return found
 
 
 def _canonical(recipe: Recipe, config: Mapping[str, Any]) -> bytes:

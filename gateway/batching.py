@@ -46,6 +46,12 @@ class Computed:
     batch_rows: int
     received_ns: int
     runner_pid: int
+    model_inputs: list[Tensor]
+    model_outputs: list[Tensor]
+
+
+Part = tuple[dict[str, Any], memoryview, Callable[[int], int]]
+"""A tensor of a batch: its description, its bytes, and where each row begins in them."""
 
 
 class Waiting(Step):
@@ -190,26 +196,33 @@ class RunnerQueue(asyncio.Protocol):
         """Give each call its own rows of the batch's outputs and signals."""
         received = perf_counter_ns()
         parts = frames.parts(header, body)
-        outputs = parts["outputs"]
         signals = {name: _readable(values) for name, values in frames.signals(parts["signals"]).items()}
-        rows = sum(one.rows for one in batch)
-        slices = [_row_slices(spec, data, rows) for spec, data in outputs]
+        rows = header["rows"]
+        sides = [
+            [(spec, data, _row_slices(spec, data, rows)) for spec, data in parts[side]]
+            for side in ("outputs", "model_inputs", "model_outputs")
+        ]
         first = 0
         for one in batch:
             last = first + one.rows
-            mine = [
-                Tensor(
-                    name=spec["name"],
-                    datatype=spec["datatype"],
-                    shape=[one.rows, *spec["shape"][1:]] if self.batched else list(spec["shape"][1:]),
-                    data=bytes(data[edges(first) : edges(last)]),
-                )
-                for (spec, data), edges in zip(outputs, slices, strict=True)
-            ]
+            outputs, seen, said = [self._own(side, first, last) if side else [] for side in sides]
             part = {name: values[first:last] for name, values in signals.items()}
             queue_ns, compute_ns, batch_rows = one.sent_ns - one.queued_ns, header["compute_ns"], header["batch_rows"]
-            one.complete(Computed(mine, part, queue_ns, compute_ns, batch_rows, received, self._runner_pid))
+            pid = self._runner_pid
+            one.complete(Computed(outputs, part, queue_ns, compute_ns, batch_rows, received, pid, seen, said))
             first = last
+
+    def _own(self, side: list[Part], first: int, last: int) -> list[Tensor]:
+        """Return one call's rows of some tensors."""
+        return [
+            Tensor(
+                name=spec["name"],
+                datatype=spec["datatype"],
+                shape=[last - first, *spec["shape"][1:]] if self.batched else list(spec["shape"][1:]),
+                data=bytes(data[edges(first) : edges(last)]),
+            )
+            for spec, data, edges in side
+        ]
 
     def _fail(self, batch: list[Waiting], failure: dict[str, str]) -> None:
         if len(batch) > 1:

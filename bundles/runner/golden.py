@@ -55,10 +55,19 @@ def compare(got: Array, expected: Array, tolerance: Mapping[str, float]) -> tupl
     if got.shape != expected.shape:
         return False, float("inf")
     if expected.dtype.kind != "f":
-        same = bool((got == expected).all())
+        same = bool((_bytes(got) == _bytes(expected)).all())
         return same, 0.0 if same else float("inf")
     agreed = np.isclose(got, expected, rtol=tolerance["relative"], atol=tolerance["absolute"], equal_nan=True)
     with np.errstate(invalid="ignore"):
         gap = np.abs(got.astype(np.float64) - expected)
     gap = np.where(np.isnan(gap), np.where(agreed, 0.0, np.inf), gap)
     return bool(agreed.all()), float(gap.max(initial=0.0))
+
+
+def _bytes(array: Array) -> Array:
+    """Text is bytes in UTF-8, as it will be on the wire."""
+    if array.dtype.kind not in "OSU":
+        return array
+    found = np.empty(array.size, dtype=object)
+    found[:] = [one.encode() if isinstance(one, str) else one for one in array.ravel().tolist()]
+    return found
