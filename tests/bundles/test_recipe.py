@@ -80,7 +80,7 @@ def test_a_good_recipe_is_read(project: Path) -> None:
         ),
         (
             'model = "divider"',
-            "postprocess = 'a:b'\nmodel_outputs = [{name = 'scores', datatype = 'FP32', shape = [], semantic = 'value'}]",
+            "postprocess = 'a:b'\nmodel_outputs = [{name='scores', datatype='FP32', shape=[], semantic='value'}]",
             "output 'scores' has a semantic before and after postprocess",
         ),
         ("[[inputs]]", "[inputs]", "inputs = {"),
