@@ -79,6 +79,21 @@ def test_abort_rejects_and_only_again_with_a_reason_allows_it(story: Story) -> N
     assert story.operations.deploy("signs@2", "staging", actor="grace")["environment"] == "staging"
 
 
+def test_scale_is_kept_and_told(story: Story) -> None:
+    """How many runners a model gets is in live state, with who wanted it; a number out of range changes nothing."""
+    story.operations.scale("signs", "production", 3, actor="ada", reason="a busy day")
+    kept = story.state.get("scale/production/signs")
+    assert kept is not None
+    assert (kept.body["replicas"], kept.body["actor"]) == (3, "ada")
+    for model, replicas, status in (("signs", 0, 422), ("signs", 65, 422), ("nobody", 2, 404)):
+        with pytest.raises(OperationError) as caught:
+            story.operations.scale(model, "production", replicas, actor="ada")
+        assert caught.value.status == status
+    assert [one["reason"] for one in audited(story, "scale")] == ["a busy day"]
+    story.operations.scale("signs", "production", None, actor="ada")
+    assert story.state.get("scale/production/signs") is None
+
+
 def test_abort_leaves_the_ref_to_control(story: Story) -> None:
     """Only one writer moves the ref back: control, which also moves the route. The rejection is all that it needs."""
     before = story.operations.deployment("signs", "production")["desired"]
