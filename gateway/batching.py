@@ -34,7 +34,7 @@ SWEEP_SECONDS = 0.05
 """How often deadlines are looked at; a timer a call would cost more than the whole queue."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Computed:
     """What the runner made of one call: its own rows of the batch."""
 
@@ -45,21 +45,20 @@ class Computed:
     batch_rows: int
 
 
-class Waiting:
-    """One call in the queue."""
+class Waiting(Step):
+    """One call in the queue: the step that it waits for, and what goes into the frame."""
 
-    __slots__ = ("abandoned", "deadline_ns", "inputs", "key", "moved", "queued_ns", "rows", "sent_ns", "step")
+    __slots__ = ("deadline_ns", "inputs", "key", "moved", "queued_ns", "rows", "sent_ns")
 
     def __init__(self, inputs: list[Tensor], rows: int, deadline_ns: int, *, batched: bool) -> None:
+        super().__init__()
         self.inputs = inputs
         self.rows = rows
         self.deadline_ns = deadline_ns
-        self.key = tuple((one.name, one.datatype, tuple(one.shape[1:] if batched else one.shape)) for one in inputs)
+        self.key = tuple([(one.name, one.datatype, *(one.shape[1:] if batched else one.shape)) for one in inputs])
         self.queued_ns = perf_counter_ns()
         self.sent_ns = 0
-        self.abandoned = False
         self.moved = False
-        self.step = Step()
 
 
 class RunnerQueue:
@@ -83,6 +82,8 @@ class RunnerQueue:
         self._hang_ns = int(hang_seconds * 1e9)
         self._on_hang = on_hang
         self._on_let_go = on_let_go
+        self.connected = False
+        """Whether any replica can be given calls."""
         self._replicas: dict[str, Replica] = {}
         self._retiring = False
         self._waiting: deque[Waiting] = deque()
@@ -105,13 +106,14 @@ class RunnerQueue:
                 await replica.connect()
         for replica in [one for path, one in self._replicas.items() if path not in paths]:
             replica.leave()
+        self._look()
 
     def retire(self) -> None:
         """Let go of all runners once every call has its answer; no call may be submitted any more."""
         self._retiring = True
 
     def submit(self, inputs: list[Tensor], rows: int, deadline_ns: int) -> Waiting:
-        """Queue one call. Its `step` gives a `Computed` or raises an InferenceError.
+        """Queue one call, and return the step that gives a `Computed` or raises an InferenceError.
 
         Raises:
             Unavailable: no replica is connected, or the queue is full.
@@ -135,10 +137,14 @@ class RunnerQueue:
         """Calls that wait, those in the runner's hands not counted."""
         return len(self._waiting) + len(self._alone)
 
-    @property
-    def connected(self) -> bool:
-        """Whether any replica can be reached."""
-        return any(one.takes for one in self._replicas.values())
+    def joined(self) -> None:
+        """Give a replica that was connected its first frame."""
+        self._look()
+        self.free()
+
+    def _look(self) -> None:
+        """Kept, and not asked of every replica with every call."""
+        self.connected = any(one.takes for one in self._replicas.values())
 
     def free(self) -> None:
         """Give the replicas what they can take."""
@@ -164,15 +170,15 @@ class RunnerQueue:
         """Take the calls of the next frame: the oldest one, and those behind it that fit with it."""
         while self._alone:
             one = self._alone.popleft()
-            if not one.step.done:
+            if not one.done:
                 return [one]
         batch: list[Waiting] = []
         rows = 0
         while self._waiting:
             one = self._waiting[0]
-            if one.abandoned or one.step.done:
+            if one.done:
                 self._waiting.popleft()
-                one.step.complete(error=ClientGone("the client closed the connection while the call was waiting"))
+                one.complete(error=ClientGone("the client closed the connection while the call was waiting"))
                 continue
             if batch and (len(batch) >= calls_max or one.key != batch[0].key or rows + one.rows > self.max_batch_size):
                 break
@@ -188,7 +194,7 @@ class RunnerQueue:
             one.sent_ns = now
             rows += one.rows
         inputs, buffers = [], []
-        for position, (name, datatype, trailing) in enumerate(batch[0].key):
+        for position, (name, datatype, *trailing) in enumerate(batch[0].key):
             data = [one.inputs[position].data for one in batch]
             shape = [rows, *trailing]
             inputs.append({"name": name, "datatype": datatype, "shape": shape, "size": sum(map(len, data))})
@@ -206,7 +212,7 @@ class RunnerQueue:
             self._share_out(batch, header, body)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with an answer, nobody may wait for ever
             for one in batch:
-                one.step.complete(error=ModelFailed(f"{self.name}: its answer can't be read: {error!r}"))
+                one.complete(error=ModelFailed(f"{self.name}: its answer can't be read: {error!r}"))
 
     def _share_out(self, batch: list[Waiting], header: dict[str, Any], body: memoryview) -> None:
         """Give each call its own rows of the batch's outputs and signals."""
@@ -216,7 +222,8 @@ class RunnerQueue:
             offset += spec["size"]
         signals = {}
         for spec in header["signals"]:
-            signals[spec["name"]] = frames.to_array(spec, body[offset : offset + spec["size"]]).tolist()
+            values = frames.to_array(spec, body[offset : offset + spec["size"]]).tolist()
+            signals[spec["name"]] = _readable(values) if spec["datatype"] == "BYTES" else values
             offset += spec["size"]
         rows = sum(one.rows for one in batch)
         slices = [_row_slices(spec, data, rows) for spec, data in outputs]
@@ -232,19 +239,20 @@ class RunnerQueue:
                 )
                 for (spec, data), edges in zip(outputs, slices, strict=True)
             ]
-            part = {name: _readable(values[first:last]) for name, values in signals.items()}
+            part = {name: values[first:last] for name, values in signals.items()}
             computed = Computed(mine, part, one.sent_ns - one.queued_ns, header["compute_ns"], header["batch_rows"])
-            one.step.complete(computed)
+            one.complete(computed)
             first = last
 
     def _fail(self, batch: list[Waiting], failure: dict[str, str]) -> None:
         if len(batch) > 1:
             self._alone.extend(batch)
             return
-        batch[0].step.complete(error=ModelFailed(f"{self.name}: {failure['type']}: {failure['message']}"))
+        batch[0].complete(error=ModelFailed(f"{self.name}: {failure['type']}: {failure['message']}"))
 
     def lost(self, held: list[Waiting]) -> None:
         """Move the calls of a replica that ended to another one, or fail them: it is for the client to try again."""
+        self._look()
         if self.connected:
             first = [one for one in held if not one.moved]
             held = [one for one in held if one.moved]
@@ -256,7 +264,7 @@ class RunnerQueue:
             self._alone.clear()
             self._waiting.clear()
         for one in held:
-            one.step.complete(error=Unavailable(f"{self.name}: its runner ended, try again in a second"))
+            one.complete(error=Unavailable(f"{self.name}: its runner ended, try again in a second"))
         self.free()
 
     def let_go(self, replica: Replica) -> None:
@@ -280,7 +288,7 @@ class RunnerQueue:
         late += [one for replica in replicas for one in replica.calls() if one.deadline_ns < now]
         for one in late:
             waited = (now - one.queued_ns) / 1e9
-            one.step.complete(error=TimedOut(f"{self.name}: no answer within {waited:.1f} s, the deadline of the call"))
+            one.complete(error=TimedOut(f"{self.name}: no answer within {waited:.1f} s, the deadline of the call"))
         for replica in replicas:
             if replica.in_flight and now - replica.moved_ns > self._hang_ns:
                 replica.moved_ns = now  # Said once in so many seconds, not twenty times a second.
@@ -308,6 +316,6 @@ def _row_slices(spec: dict[str, Any], data: memoryview, rows: int) -> Callable[[
     return edges.__getitem__
 
 
-def _readable(values: list[Any]) -> list[Any]:
+def _readable(values: list[bytes]) -> list[str]:
     """Signals that are text come as bytes."""
-    return [one.decode(errors="replace") if isinstance(one, bytes) else one for one in values]
+    return [one.decode(errors="replace") for one in values]

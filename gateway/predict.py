@@ -6,7 +6,6 @@ That holds for refused calls as well, so that a client's mistake can be found ag
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from random import random
 from secrets import token_hex
@@ -24,19 +23,24 @@ from monitors.log.record import Payload, Record, new_id
 
 log = logging.getLogger("snowgate.predict")
 
+NO_CALL = Call([])
+"""What the record of a call that could not be decoded has in its place."""
 
-@dataclass(slots=True)
+
 class _Progress:
     """How far a call has come: what its record can tell."""
 
-    call: Call = field(default_factory=lambda: Call([]))
-    served: Served | None = None
-    choice: Choice | None = None
-    route_revision: int = 0
-    rollout: str | None = None
-    rows: int = 0
-    computed: Computed | None = None
-    decoded_ns: int = 0
+    __slots__ = ("call", "choice", "computed", "decoded_ns", "rollout", "route_revision", "rows", "served")
+
+    def __init__(self) -> None:
+        self.call: Call | None = None
+        self.served: Served | None = None
+        self.choice: Choice | None = None
+        self.route_revision = 0
+        self.rollout: str | None = None
+        self.rows = 0
+        self.computed: Computed | None = None
+        self.decoded_ns = 0
 
 
 class Predictor:
@@ -52,7 +56,7 @@ class Predictor:
 
     async def predict(self, arrived: Arrived, reply: Callable[[Answer], None]) -> None:
         """Answer one call: decode, route, check, compute, encode, record, reply."""
-        self._metrics.received.inc()
+        self._metrics.received += 1
         progress, wire = _Progress(), arrived.wire
         prediction_id = new_id(arrived.admitted_ns)
         try:
@@ -63,11 +67,11 @@ class Predictor:
             progress.served, progress.choice = model.place(arrived.version, arrived.unit, random())
             served, schema = progress.served, progress.served.schema
             call = progress.call = wire.decode(arrived, schema)
-            progress.rows = schema.check(call.inputs, [wanted.name for wanted in call.outputs])
+            progress.rows = schema.check(call.inputs, call.outputs)
             progress.decoded_ns = perf_counter_ns()
             waiting = served.queue.submit(call.inputs, progress.rows, arrived.started_ns + self._deadline_ns(call))
-            arrived.waiting = waiting.step
-            computed = progress.computed = await waiting.step
+            arrived.waiting = waiting
+            computed = progress.computed = await waiting
             source = Source(served.model, served.version, served.digest, progress.choice.variant.variant)
             body, json_length = wire.encode(call, computed.outputs, source, prediction_id)
             status, failure = 200, None
@@ -111,7 +115,7 @@ class Predictor:
         status: int,
         failure: InferenceError | None,
     ) -> Record:
-        served, choice, computed, call = progress.served, progress.choice, progress.computed, progress.call
+        served, choice, computed, call = progress.served, progress.choice, progress.computed, progress.call or NO_CALL
         now = perf_counter_ns()
         timings = {"total": (now - arrived.started_ns) / 1e6}
         if progress.decoded_ns:
@@ -123,7 +127,7 @@ class Predictor:
             id=prediction_id,
             kind="answered" if failure is None else "refused",
             time=arrived.admitted_ns / 1e9,
-            model=shown(arrived.model),
+            model=shown(arrived.model) if served is None else served.model,
             version=None if served is None else served.version,
             bundle=None if served is None else served.digest,
             variant=None if choice is None else choice.variant.variant,
@@ -139,7 +143,7 @@ class Predictor:
             timings=timings,
             batch_size=0 if computed is None else computed.batch_rows,
             engine=None if served is None else served.engine,
-            trace_id=trace_id(arrived.traceparent),
+            trace_id=None if arrived.traceparent is None else trace_id(arrived.traceparent),
             payload=Payload(
                 unit=arrived.unit,
                 client_id=call.client_id,
@@ -156,13 +160,13 @@ class Predictor:
         return int.from_bytes(blake2b(unit.encode(), key=self._unit_key, digest_size=7).digest(), "little")
 
 
-def trace_id(traceparent: str | None) -> str | None:
+def trace_id(traceparent: str) -> str | None:
     """Return the trace id of a W3C `traceparent` header, or None when there is none that is valid.
 
     >>> trace_id("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
     '4bf92f3577b34da6a3ce929d0e0e4736'
     """
-    parts = (traceparent or "").split("-")
+    parts = traceparent.split("-")
     valid = len(parts) >= 4 and len(parts[1]) == 32 and set(parts[1]) <= set("0123456789abcdef") and parts[1].strip("0")
     return parts[1] if valid else None
 

@@ -9,18 +9,34 @@ Source: the protocol's `inference_rest.md`, and Triton's `extension_binary_data.
 """
 
 from collections.abc import Mapping, Sequence
-from math import prod
+from math import isfinite, prod
+from struct import error as StructError  # noqa: N812 - a class, whatever its module calls it
+from struct import pack, unpack
 from typing import Any
 
 import numpy as np
 import orjson
 
 from bundles.schema import DATATYPES
-from gateway.call import Arrived, Call, Source, WantedOutput
+from gateway.call import Arrived, Call, Source
 from gateway.errors import BadCall, InferenceError, ModelFailed
-from gateway.schema import Schema, kind, shown
+from gateway.schema import Schema, WantedOutput, kind, shown
 from monitors.log.record import Tensor
 
+FORMATS = {
+    "BOOL": "?",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "FP32": "f",
+    "FP64": "d",
+}
+"""The letters of `struct` for the datatypes that JSON can carry."""
 BINARY_ONLY = frozenset({"FP16", "BF16"})
 """JSON has no agreed form for these; the protocol's text calls it problematic and so it is refused."""
 
@@ -75,7 +91,8 @@ def decode(body: bytes | bytearray | memoryview, json_length: int | None) -> Cal
         client_id=_client_id(document),
         parameters=_parameters(document, "parameters"),
     )
-    call.outputs = tuple(_wanted(document))
+    if "outputs" in document:
+        call.outputs = tuple(_wanted(document))
     call.binary_output = call.parameters.get("binary_data_output") is True
     return call
 
@@ -95,7 +112,9 @@ def _decode_inputs(document: dict[str, Any], tail: memoryview) -> list[Tensor]:
             msg = f"input '{name}': given twice, expected once"
             raise BadCall(msg)
         seen.add(name)
-        size = _parameters(item, f"input '{name}': parameters").get("binary_data_size")
+        size = None
+        if "parameters" in item:
+            size = _parameters(item, f"input '{name}': parameters").get("binary_data_size")
         if size is None:
             data = _json_bytes(name, datatype, shape, item)
         else:
@@ -117,7 +136,7 @@ def _described(item: dict[str, Any], position: int) -> tuple[str, str, list[int]
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         msg = f"input '{shown(name)}': datatype {shown(datatype)}, expected one of {', '.join(DATATYPES)}"
         raise BadCall(msg)
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+    if not isinstance(shape, list) or [size for size in shape if type(size) is not int or size < 0]:
         msg = f"input '{shown(name)}': shape {shown(shape)}, expected an array of integers, none below 0"
         raise BadCall(msg)
     return name, datatype, shape
@@ -171,6 +190,9 @@ def _json_bytes(name: str, datatype: str, shape: list[int], item: dict[str, Any]
         raise BadCall(msg)
     if datatype == "BYTES":
         return _strings(what, shape, data)
+    packed = _packed(datatype, shape, data)
+    if packed is not None:
+        return packed
     try:
         array = np.array(data)
     except ValueError:
@@ -189,6 +211,20 @@ def _json_bytes(name: str, datatype: str, shape: list[int], item: dict[str, Any]
             check_range(what, datatype, min(exact), max(exact))
             return np.array(exact, dtype=DATATYPES[datatype][0]).tobytes()
     return _numbers(what, datatype, array)
+
+
+def _packed(datatype: str, shape: list[int], data: list[Any]) -> bytes | None:
+    """Pack a flat array of numbers in one call that checks kind and range as it goes; None when it is none.
+
+    Some ten times as fast as looking at it from numpy, which then says what is wrong.
+    """
+    count = len(data)
+    if count != prod(shape) or not count or type(data[0]) not in (int, float):
+        return None
+    try:
+        return pack(f"<{count}{FORMATS[datatype]}", *data)
+    except (StructError, OverflowError, KeyError):
+        return None
 
 
 def _numbers(what: str, datatype: str, array: np.ndarray[Any, Any]) -> bytes:
@@ -327,11 +363,11 @@ def json_data(tensor: Tensor) -> list[Any]:
     if tensor.datatype in BINARY_ONLY:
         msg = f"output '{tensor.name}': {tensor.datatype}, {way_out}"
         raise ModelFailed(msg)
-    array = np.frombuffer(tensor.data, dtype=DATATYPES[tensor.datatype][0])
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    values = list(unpack(f"<{prod(tensor.shape)}{FORMATS[tensor.datatype]}", tensor.data))
+    # One NaN or infinity makes a sum that is not finite. So can finite numbers; those are looked at one by one.
+    if tensor.datatype in ("FP32", "FP64") and not isfinite(sum(values)) and not all(map(isfinite, values)):
         msg = f"output '{tensor.name}': NaN or infinity, {way_out}"
         raise ModelFailed(msg)
-    values: list[Any] = array.tolist()
     return values
 
 

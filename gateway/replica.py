@@ -28,6 +28,10 @@ class Holder(Protocol):
         """Take the answer to one frame."""
         ...
 
+    def joined(self) -> None:
+        """Take note of a replica that was connected."""
+        ...
+
     def free(self) -> None:
         """Give frames to the replicas: one of them can take some."""
         ...
@@ -118,7 +122,7 @@ class Replica(asyncio.Protocol):
         if self._leaving:
             self._transport.close()
         else:
-            self._holder.free()
+            self._holder.joined()
 
     def data_received(self, data: bytes) -> None:
         """Hand on what was answered, frame by frame."""

@@ -27,7 +27,8 @@ from bundles.schema import TensorSpec
 from gateway.batching import RunnerQueue
 from gateway.channel import Channel
 from gateway.data_app import create_data_app
-from gateway.lane import LaneSettings, lane_protocol
+from gateway.head import LaneSettings
+from gateway.lane import lane_protocol
 from gateway.ledger import Ledger
 from gateway.lineage import die_with
 from gateway.metrics import WorkerMetrics

@@ -102,7 +102,7 @@ class Bench:
 
     async def _wait(self, waiting: Waiting) -> None:
         try:
-            computed: Computed = await waiting.step
+            computed: Computed = await waiting
         except InferenceError as error:
             self.answers.append(error)
         else:
