@@ -27,6 +27,7 @@ from gateway.operations import Operations
 from gateway.settings import Settings, SettingsError
 from monitors.incidents import Incidents
 from monitors.log.recovery import recover_all
+from monitors.outages import Outages
 from state.sqlite import SqliteState
 
 log = logging.getLogger("snowgate.control")
@@ -65,7 +66,9 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
         files.callback(state.close)
         addresses = Addresses(_url(data), _url(admin))
         async with AsyncExitStack() as processes:
-            control = Control(home, state, settings, data)
+            page_links = settings.page.console_url or addresses.control
+            outages = Outages(state, page_links, settings.server.environment, now)
+            control = Control(home, state, settings, data, outages)
             operations = Operations(home, state, Incidents(state, now))
             app = _admin_app(operations, control, settings)
             server = _admin_server(app)

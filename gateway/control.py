@@ -29,7 +29,7 @@ from gateway.channel import Channel
 from gateway.children import Child
 from gateway.reconcile import Actual, Bundle, Decision, Desired, decide
 from gateway.runner import Runner
-from gateway.runners import Runners
+from gateway.runners import Outages, Runners
 from gateway.settings import Settings
 from gateway.totals import Totals
 from gateway.worker import WorkerSettings
@@ -47,11 +47,14 @@ LET_GO_MARGIN_SECONDS = 5.0
 class Control:
     """Everything that one running gateway does beside serving."""
 
-    def __init__(self, home: Home, state: State, settings: Settings, listening: socket.socket) -> None:
+    def __init__(
+        self, home: Home, state: State, settings: Settings, listening: socket.socket, outages: Outages
+    ) -> None:
         self.home = home
         self.state = state
         self.settings = settings
         self.totals = Totals()
+        self._outages = outages
         self._listening = listening
         self._refs = home.refs()
         self._store = home.store()
@@ -207,6 +210,7 @@ class Control:
                 models[model] = {"revision": revision, "route": self._route(model, decision)}
         unneeded = self._runners.keep(run)
         self._push(models)
+        self._runners.report(self._outages, self._version)
         if unneeded:
             self._task(self._end_when_unused(unneeded, self._table["revision"]))
         if "Progressing" in phases:

@@ -36,6 +36,10 @@ EFFECTS = {
     "false-alarm": "nothing is rolled back and the baseline stays; the detectors start again",
 }
 """What each verdict brings about, in the words that the answer to a decision carries."""
+RUNNER_EFFECT = (
+    "nothing is rolled back; `snowgate deploy {model}@{version} --again --reason …` starts the version's runners again"
+)
+"""The same of an incident about a runner, but for `model-broken`."""
 
 
 class OperationError(Exception):
@@ -263,6 +267,8 @@ class Operations:
             raise OperationError(str(error), 409) from error
         details = {key: incident[key] for key in ("model", "version", "bundle")} | {"verdict": verdict}
         self._state.commit(audit(actor, "decide", id, reason, details))
+        if incident.get("cause") == "runner" and verdict != "model-broken":
+            return incident | {"effect": RUNNER_EFFECT.format_map(incident)}
         return incident | {"effect": EFFECTS[verdict].format_map(incident)}
 
     def bundles(self) -> list[dict[str, Any]]:

@@ -127,12 +127,14 @@ class Runner:
         try:
             async with asyncio.timeout(self.launch.settings.load_seconds):
                 await self._admit(self._process)
-            return self._killed_for or why(await self._process.wait())
+            status = await self._process.wait()
+            return self._killed_for or why(status)
         except TimeoutError:
             return f"it was not ready within {self.launch.settings.load_seconds:g} s, and killed"
         except RunnerGone as error:
             # It died of its golden examples, or was killed meanwhile: a death, perhaps by chance.
-            return self._killed_for or f"{error}: {why(await self._end())}"
+            status = await self._end()
+            return self._killed_for or f"{error}: {why(status)}"
         finally:
             await self._end()
             weighing.cancel()

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from bundles.bundle import Bundle
 from bundles.errors import BundleError
@@ -24,6 +24,18 @@ from gateway.settings import Settings
 log = logging.getLogger("snowgate.control")
 
 
+class Outages(Protocol):
+    """Who is told when a version's runner is given up, and when it is up again. Implemented by the monitors."""
+
+    def parked(self, model: str, version: str, bundle: str, reason: str, said: str) -> None:
+        """Take note of a runner that died too often: why, and the end of its standard error."""
+        ...
+
+    def served(self, bundle: str) -> None:
+        """Take note that all runners of a version are up."""
+        ...
+
+
 class ReplicaSet:
     """The runners of one version."""
 
@@ -33,8 +45,8 @@ class ReplicaSet:
         self.bundle: Bundle | None = None
         self.wanted = 0
         self.replicas: list[Runner] = []
-        self.reported = False
-        """Whether control has told people that a replica is parked."""
+        self.told: Literal["", "parked", "served"] = ""
+        """What people were told of it last."""
         self._runners = runners
         self._launch: Launch | None = None
         self._refusal: str | None = None
@@ -93,7 +105,7 @@ class ReplicaSet:
     def forget_failures(self) -> None:
         """Drop the replicas that were given up, so that `scale` starts others."""
         self.replicas = [one for one in self.replicas if one.state not in ("failed", "parked")]
-        self.reported = False
+        self.told = ""
 
     def cancel(self) -> None:
         """Start nothing any more."""
@@ -179,6 +191,19 @@ class Runners:
             for one in sorted(self.sets(), key=lambda one: one.digest)
             if one.digest in digests and one.bundle is not None
         ]
+
+    def report(self, outages: Outages, version_of: Callable[[str, str], str]) -> None:
+        """Tell people what they must know, once: that a runner was given up, or that all of a version are up."""
+        for one in self.sets():
+            if one.bundle is None:
+                continue
+            if one.parked is not None and one.told != "parked":
+                version = version_of(one.bundle.model, one.digest)
+                outages.parked(one.bundle.model, version, one.digest, one.parked.reason, one.parked.said)
+                one.told = "parked"
+            elif len(one.ready) == one.wanted and one.told != "served":
+                outages.served(one.digest)
+                one.told = "served"
 
     def hangs(self, socket: str) -> None:
         """Kill the runner behind a socket, because a worker has waited too long for a batch; it is started anew."""

@@ -8,6 +8,7 @@ from gateway.audit import now
 from gateway.operations import OperationError, Operations
 from monitors.incidents import Incidents
 from monitors.log.record import new_id
+from monitors.outages import Outages
 from state import Change
 from state.sqlite import SqliteState
 from tests.gateway.conftest import INCIDENT, Story, take_up
@@ -227,3 +228,11 @@ def test_an_empty_home_has_an_overview(tmp_path: Path) -> None:
     view = Operations(home, state, Incidents(state, now)).overview()
     state.close()
     assert (view["models"], view["incidents"], view["monitor"]) == ([], [], None)
+
+
+def test_an_incident_about_a_runner_is_decided_in_its_own_words(story: Story) -> None:
+    """`world-changed` of a runner makes no baseline: the answer says how the version is started again."""
+    Outages(story.state, "http://127.0.0.1:8082", "production", now).parked("signs", "2", "sha256:2", "it died", "why")
+    (incident,) = [one for one in story.operations.incidents() if one.get("cause") == "runner"]
+    decided = story.operations.decide(incident["id"], "world-changed", actor="ada", reason="the disk was full")
+    assert "deploy signs@2 --again" in decided["effect"]
