@@ -43,6 +43,8 @@ class Computed:
     queue_ns: int
     compute_ns: int
     batch_rows: int
+    received_ns: int
+    runner_pid: int
 
 
 class Waiting(Step):
@@ -202,20 +204,21 @@ class RunnerQueue:
         self.on_batch(rows)
         replica.send(frame_id, batch, frames.encode({"id": frame_id, "rows": rows, "inputs": inputs}, buffers))
 
-    def answered(self, batch: list[Waiting], header: dict[str, Any], body: memoryview) -> None:
+    def answered(self, replica: Replica, batch: list[Waiting], header: dict[str, Any], body: memoryview) -> None:
         """Resume the calls of one frame."""
         failure = header.get("error")
         if failure is not None:
             self._fail(batch, failure)
             return
         try:
-            self._share_out(batch, header, body)
+            self._share_out(batch, header, body, replica.pid)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with an answer, nobody may wait for ever
             for one in batch:
                 one.complete(error=ModelFailed(f"{self.name}: its answer can't be read: {error!r}"))
 
-    def _share_out(self, batch: list[Waiting], header: dict[str, Any], body: memoryview) -> None:
+    def _share_out(self, batch: list[Waiting], header: dict[str, Any], body: memoryview, pid: int) -> None:
         """Give each call its own rows of the batch's outputs and signals."""
+        received = perf_counter_ns()
         outputs, offset = [], 0
         for spec in header["outputs"]:
             outputs.append((spec, body[offset : offset + spec["size"]]))
@@ -240,8 +243,8 @@ class RunnerQueue:
                 for (spec, data), edges in zip(outputs, slices, strict=True)
             ]
             part = {name: values[first:last] for name, values in signals.items()}
-            computed = Computed(mine, part, one.sent_ns - one.queued_ns, header["compute_ns"], header["batch_rows"])
-            one.complete(computed)
+            queue_ns, compute_ns, batch_rows = one.sent_ns - one.queued_ns, header["compute_ns"], header["batch_rows"]
+            one.complete(Computed(mine, part, queue_ns, compute_ns, batch_rows, received, pid))
             first = last
 
     def _fail(self, batch: list[Waiting], failure: dict[str, str]) -> None:

@@ -29,6 +29,7 @@ class Arrived:
         "request_id",
         "started_ns",
         "traceparent",
+        "tracestate",
         "unit",
         "version",
         "waiting",
@@ -45,6 +46,7 @@ class Arrived:
         unit: str | None = None,
         request_id: str | None = None,
         traceparent: str | None = None,
+        tracestate: str | None = None,
     ) -> None:
         self.model = model
         self.version = version
@@ -54,6 +56,7 @@ class Arrived:
         self.unit = unit
         self.request_id = request_id
         self.traceparent = traceparent
+        self.tracestate = tracestate
         self.refused: InferenceError | None = None
         self.started_ns = perf_counter_ns()
         self.admitted_ns = time_ns()
@@ -96,7 +99,12 @@ class Answer:
 
 
 class Wire(Protocol):
-    """How one kind of client writes calls and reads answers."""
+    """How one kind of client writes calls and reads answers.
+
+    `operation` names what was called, for its span: an HTTP method and route, or a gRPC service and method.
+    """
+
+    operation: str
 
     def decode(self, arrived: Arrived, schema: Schema) -> Call:
         """Decode a call for a version with this schema. Raises BadCall, naming the field, what came, what was expected.

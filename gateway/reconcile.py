@@ -16,6 +16,8 @@ between two of them costs nothing: what was not done is decided again.
     D, canary n %  ready      S as stable          →  S and D, D with n %              Paused
     D              ready      S as stable          →  D takes all, S is the previous   Healthy
     D              ready      D as stable          →  D takes all                      Healthy
+    D              starting   D as stable          →  D takes all, once it can         Progressing
+    D              failed     D as stable          →  D takes all, and can't           Degraded
 """
 
 from collections.abc import Mapping
@@ -117,10 +119,12 @@ def decide(
         message = f"version {wanted.version} was rejected; `snowgate deploy {model}@{wanted.version} --again` allows it"
         return _decision(without_canary, "Aborted", message, ref_back=actual.stable)
     state, reason = runners.get(wanted.digest, ("absent", ""))
-    if actual.stable == wanted and state == "failed":
-        message = f"version {wanted.version} has all traffic, and can't be served: {reason}"
-        return _decision(without_canary, "Degraded", message)
     if actual.stable == wanted:
+        if state == "failed":
+            message = f"version {wanted.version} has all traffic, but can't be served: {reason}"
+            return _decision(without_canary, "Degraded", message)
+        if state != "ready":
+            return _decision(without_canary, "Progressing", f"version {wanted.version} has all traffic, and is loading")
         return _decision(without_canary, "Healthy", f"version {wanted.version} has all traffic")
     if state == "failed":
         kept = "nothing is served" if actual.stable is None else f"version {actual.stable.version} keeps all traffic"

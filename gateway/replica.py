@@ -6,8 +6,10 @@ has the replica. A replica that is to leave takes no more frames, and is let go 
 
 import asyncio
 import logging
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from struct import unpack
 from time import perf_counter_ns
 from typing import Any, Protocol, cast
 
@@ -24,7 +26,7 @@ class Holder(Protocol):
 
     name: str
 
-    def answered(self, batch: list[Any], header: dict[str, Any], body: memoryview) -> None:
+    def answered(self, replica: "Replica", batch: list[Any], header: dict[str, Any], body: memoryview) -> None:
         """Take the answer to one frame."""
         ...
 
@@ -50,6 +52,7 @@ class Replica(asyncio.Protocol):
 
     def __init__(self, path: str, holder: Holder) -> None:
         self.path = path
+        self.pid = 0
         self.in_flight: dict[int, list[Any]] = {}
         self.moved_ns = 0
         """When it last began or ended a frame: if it has some and this is long ago, it hangs."""
@@ -119,6 +122,8 @@ class Replica(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection."""
         self._transport = cast("asyncio.Transport", transport)
+        credentials = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        self.pid = unpack("3i", credentials)[0]  # struct ucred: process, user, group
         if self._leaving:
             self._transport.close()
         else:
@@ -128,7 +133,7 @@ class Replica(asyncio.Protocol):
         """Hand on what was answered, frame by frame."""
         self.moved_ns = perf_counter_ns()
         for header, body in self._decoder.feed(data):
-            self._holder.answered(self.in_flight.pop(header["id"]), header, body)
+            self._holder.answered(self, self.in_flight.pop(header["id"]), header, body)
         if self._leaving and not self.in_flight:
             self.close()
         elif self._transport is not None:
