@@ -22,11 +22,15 @@ from fastapi import FastAPI
 
 from bundles.home import Home
 from gateway.admin import create_app
+from gateway.answers import Answers
 from gateway.audit import now
-from gateway.control import Control, key_digests
+from gateway.control import Control
+from gateway.keys import key_digests
 from gateway.logs import logging_configuration
 from gateway.operations import Operations
+from gateway.repository import Repository
 from gateway.settings import Settings, SettingsError
+from gateway.statistics import statistics_json
 from monitors.incidents import Incidents
 from monitors.log.recovery import recover_all
 from monitors.outages import Outages
@@ -80,13 +84,24 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
                 asyncio.get_running_loop().add_signal_handler(number, ending.set)
             serving = asyncio.create_task(server.serve(sockets=[admin]))
             processes.push_async_callback(_end_admin, app, server, serving)
-            control.start(monitor_command(home, settings, addresses))
+            control.start(monitor_command(home, settings, addresses), _answers(operations, control, settings))
             processes.push_async_callback(control.stop)
             await _until_ready(control, ending)
             if not ending.is_set():
                 on_ready(addresses)
                 await ending.wait()
             log.info("draining: calls in flight have %.0f s", settings.server.drain_seconds)
+
+
+def _answers(operations: Operations, control: Control, settings: Settings) -> Answers:
+    """What workers may ask."""
+    server = settings.server
+    repository = Repository(operations, server.environment, changes=server.repository_api, followed=control.followed)
+
+    async def statistics() -> list[dict[str, Any]]:
+        return statistics_json(control.families())
+
+    return {"index": repository.index, "load": repository.load, "unload": repository.unload, "statistics": statistics}
 
 
 def check_exposure(settings: Settings) -> None:

@@ -8,14 +8,11 @@ this process writes routes. A runner is ended only after every worker has said t
 import asyncio
 import logging
 import os
-import secrets
 import socket
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -24,9 +21,11 @@ from prometheus_client import Metric
 from bundles.errors import RefConflict
 from bundles.home import Home
 from bundles.refs import Ref
+from gateway.answers import Answers, answer
 from gateway.audit import audit, now
 from gateway.channel import Channel
 from gateway.children import Child
+from gateway.keys import key_digests, unit_key_file
 from gateway.logs import logging_configuration
 from gateway.reconcile import Actual, Bundle, Decision, Desired, decide
 from gateway.runner import Runner
@@ -41,8 +40,8 @@ log = logging.getLogger("snowgate.control")
 POLL_SECONDS = 0.05
 """How often refs and state are looked at: some system calls and one indexed read, 0.1 % of a core."""
 RETRY_SECONDS = 1.0
-LET_GO_MARGIN_SECONDS = 5.0
-"""How much longer than a call's deadline a worker may take to let go of a runner before it is not waited for."""
+ACKNOWLEDGE_SECONDS = 5.0
+"""How long a worker may take to apply a table before it is not waited for; it keeps a runner for a call's time more."""
 
 
 class Control:
@@ -71,10 +70,12 @@ class Control:
         self._monitor: Child | None = None
         self._changes: dict[str, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._answers: Answers = {}
         self.settled = asyncio.Event()
 
-    def start(self, monitor_command: list[str] | None) -> None:
-        """Start the workers, the monitor and the loop."""
+    def start(self, monitor_command: list[str] | None, answers: Answers) -> None:
+        """Start the workers, the monitor and the loop; `answers` are for what workers ask."""
+        self._answers = answers
         for number in range(self.settings.server.workers):
             name = f"w{number}"
             child = self._workers[name] = Child(
@@ -126,6 +127,7 @@ class Control:
             access_lines=self.settings.logging.access,
             keys=key_digests(self.settings),
             hosts=["127.0.0.1", "localhost", "[::1]"] if self.settings.loopback else None,
+            repository_api=server.repository_api,
         )
 
         def command() -> tuple[list[str], list[int]]:
@@ -173,6 +175,8 @@ class Control:
                 self._runners.hangs(message["hangs"])
             elif "metrics" in message:
                 self.totals.update(name, message["metrics"])
+            elif "question" in message:
+                self._task(answer(channel, message, self._answers))
         channel.close()
 
     async def _reconcile_for_ever(self) -> None:
@@ -336,18 +340,28 @@ class Control:
     async def _end_when_unused(self, runners: list[Runner], revision: int) -> None:
         """End runners once every worker has a table without them, and no call of its own with them."""
         paths = {one.socket for one in runners}
-        seconds = self.settings.server.timeout_seconds + LET_GO_MARGIN_SECONDS
+        seconds = self.settings.server.timeout_seconds + ACKNOWLEDGE_SECONDS
+        await self._until_no_worker(lambda name: self._is_behind(name, revision) or self._holds[name] & paths, seconds)
+        await self._runners.stop(runners)
+
+    async def followed(self) -> None:
+        """Wait until every worker has the newest table, or has had the time to take it."""
+        revision = self._table["revision"]
+        await self._until_no_worker(lambda name: self._is_behind(name, revision), ACKNOWLEDGE_SECONDS)
+
+    def _is_behind(self, worker: str, revision: int) -> bool:
+        return self._applied.get(worker, 0) < revision
+
+    async def _until_no_worker(self, still: Callable[[str], object], seconds: float) -> None:
+        """Wait until something is true of no worker any more, `seconds` at most."""
         try:
             async with asyncio.timeout(seconds):
-                while any(self._uses(worker, paths, revision) for worker in self._channels):
+                while any(still(name) for name in self._channels):
                     self._told.clear()
                     await self._told.wait()
         except TimeoutError:
-            log.warning("a worker did not let go of %s within %.0f s", ", ".join(map(str, runners)), seconds)
-        await self._runners.stop(runners)
-
-    def _uses(self, worker: str, paths: set[str], revision: int) -> bool:
-        return self._applied.get(worker, 0) < revision or not paths.isdisjoint(self._holds[worker])
+            late = ", ".join(name for name in self._channels if still(name))
+            log.warning("worker %s did not follow table %d within %.0f s", late, self._table["revision"], seconds)
 
     def _task(self, coroutine: Any) -> None:
         task = asyncio.create_task(coroutine)
@@ -358,27 +372,3 @@ class Control:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("%s failed", task.get_name(), exc_info=task.exception())
-
-
-def unit_key_file(home: Home) -> Path:
-    """Return the file of the key under which units are hashed in the log (hexadecimal), made at first use.
-
-    Workers read it themselves: on their command line everybody on the machine could.
-    """
-    path = home.path / "keys" / "unit.key"
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32))
-    return path
-
-
-def key_digests(settings: Settings) -> list[str] | None:
-    """Return the digests of the API keys in the key file; None when there is none."""
-    if settings.server.api_keys_file is None:
-        return None
-    lines = [line.strip() for line in settings.server.api_keys_file.read_text().splitlines()]
-    return [sha256(line.encode()).hexdigest() for line in lines if line and not line.startswith("#")]

@@ -11,6 +11,7 @@ from itertools import accumulate
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
+from gateway.statistics import VersionSums, sums_families
 from monitors.log.record import Record
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -56,6 +57,7 @@ class WorkerMetrics:
         self.spans_exported = 0
         self.spans_dropped = {"queue_full": 0, "export_failed": 0, "shutdown": 0}
         self.traces_over_limit = 0
+        self._sums: dict[tuple[str, str], VersionSums] = {}
         registry.register(self)
 
     def done(self, record: Record, status: int, seconds: float) -> None:
@@ -69,9 +71,11 @@ class WorkerMetrics:
         if distribution is None:
             distribution = self._seconds[served] = Distribution(SECONDS)
             self._rows[served] = 0
+            self._sums.setdefault(served[:2], VersionSums())
         distribution.observe(seconds)
         if status == 200:
             self._rows[served] += record.rows
+            self._sums[served[:2]].add(record, seconds)
 
     def batch_counter(self, model: str, version: str) -> Callable[[int], None]:
         """Return the function that a version's queue calls with the rows of each frame."""
@@ -104,7 +108,7 @@ class WorkerMetrics:
         )
         for batched, distribution in self._batch_rows.items():
             batch_rows.add_metric(batched, distribution.buckets(), distribution.total)
-        return [received, requests, rows, seconds, batch_rows, *self._tracing()]
+        return [received, requests, rows, seconds, batch_rows, *sums_families(self._sums), *self._tracing()]
 
     def _tracing(self) -> Iterable[Metric]:
         exported = CounterMetricFamily("snowgate_spans_exported", "Spans that the collector took.")

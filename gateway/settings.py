@@ -53,6 +53,9 @@ class ServerSettings(Section):
         default=30.0, gt=0, le=600, description="Deadline of a call, unless it asks for less."
     )
     drain_seconds: float = Field(default=20.0, gt=0, description="Grace for calls in flight at the end.")
+    repository_api: bool = Field(
+        default=False, description="Let clients load and unload models by the protocol's repository extension."
+    )
 
 
 class RunnerSettings(Section):

@@ -61,6 +61,25 @@ class Model:
             raise Unavailable(msg)
         return served, choice
 
+    def named(self, version: str | None) -> Served:
+        """Return the version that a question about the model is about: the named one, else the stable one.
+
+        Raises:
+            NotFound: it is not loaded.
+            Unavailable: the stable version's runner is starting.
+        """
+        if version is None:
+            stable = next((one.version for one in self.route.variants if one.variant == "stable"), None)
+            if stable is not None and stable not in self.versions:
+                msg = f"model '{self.name}' version '{stable}' is starting, try again in a second"
+                raise Unavailable(msg)
+            version = stable
+        served = None if version is None else self.versions.get(version)
+        if served is None:
+            msg = f"Request for unknown model: '{self.name}' version '{shown(version)}' is not found"
+            raise NotFound(msg)
+        return served
+
 
 @dataclass(frozen=True, slots=True)
 class Table:

@@ -1,7 +1,7 @@
 """What all workers have counted together, the dead ones included.
 
 A worker sends a copy of its metrics once a second. When it dies its last copy is kept in the sum, so that a counter
-never goes back because a process did.
+never goes back because a process did. A gauge is the largest of all: what is sent as one is the time of something.
 """
 
 from collections.abc import Iterable
@@ -32,16 +32,19 @@ class Totals:
 
     def ended(self, worker: str) -> None:
         """Keep a dead worker's last copy."""
-        for key, value in self._alive.pop(worker, {}).items():
-            self._dead[key] = self._dead.get(key, 0.0) + value
+        self._take(self._dead, self._alive.pop(worker, {}))
 
     def families(self) -> Iterable[Metric]:
         """Return the sums, as Prometheus metric families."""
         total = dict(self._dead)
         for samples in self._alive.values():
-            for key, value in samples.items():
-                total[key] = total.get(key, 0.0) + value
+            self._take(total, samples)
         families = {name: Metric(name, text, kind) for name, (kind, text) in self._described.items()}
         for (name, sample, labels), value in total.items():
             families[name].add_sample(sample, dict(labels), value)
         return families.values()
+
+    def _take(self, total: Samples, samples: Samples) -> None:
+        for key, value in samples.items():
+            before = total.get(key, 0.0)
+            total[key] = max(before, value) if self._described[key[0]][0] == "gauge" else before + value

@@ -29,12 +29,14 @@ from gateway.batching import RunnerQueue
 from gateway.call_lines import CallLines
 from gateway.channel import Channel
 from gateway.data_app import VERSION, create_data_app
+from gateway.extensions import Extensions
 from gateway.head import LaneSettings
 from gateway.lane import lane_protocol
 from gateway.ledger import Ledger
 from gateway.lineage import die_with
 from gateway.metrics import WorkerMetrics
 from gateway.predict import Predictor
+from gateway.questions import Questions
 from gateway.routing import Route
 from gateway.schema import Schema
 from gateway.settings import SettingsError
@@ -66,6 +68,7 @@ class WorkerSettings:
     access_lines: bool
     keys: list[str] | None
     hosts: list[str] | None
+    repository_api: bool
 
 
 class Worker:
@@ -91,14 +94,19 @@ class Worker:
             timeout_seconds=settings.timeout_seconds,
             unit_key=bytes.fromhex(Path(settings.unit_key_file).read_text()),
         )
+        self.questions = Questions(channel)
+        self.extensions = Extensions(self.predictor, self.questions, self.send_metrics, changes=settings.repository_api)
         self.supplied = asyncio.Event()
         self._queues: dict[str, RunnerQueue] = {}
         self._retiring: list[RunnerQueue] = []
         self._revision = 0
 
     async def follow(self) -> None:
-        """Apply every table that control sends, until control is gone."""
+        """Apply every table that control sends, and take its answers, until control is gone."""
         async for message in self.channel.messages():
+            if "answer" in message:
+                self.questions.answered(message)
+                continue
             await self._apply(message["table"])
             self._revision = message["table"]["revision"]
             self._tell()
@@ -190,7 +198,7 @@ async def serve(name: str, listening: socket.socket, end: socket.socket, setting
         hosts=None if settings.hosts is None else frozenset(host.encode() for host in settings.hosts),
     )
     config = uvicorn.Config(
-        create_data_app(worker.predictor, shared.refusal),
+        create_data_app(worker.predictor, worker.extensions, shared.refusal),
         http=lane_protocol(shared),
         ws="none",
         lifespan="off",
