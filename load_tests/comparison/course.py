@@ -117,7 +117,7 @@ class Course:
     def _warm_up(self, server: Server, point: Point) -> None:
         model = server.models[point.model]
         load = Load(point.body, WARM_UP_CONCURRENCY, self.plan.warm_up, generator_cpus(point.cores))
-        load.drive(server, model, model.rows[:1])
+        load.drive(server, model)
 
 
 def server_cpus(cores: int) -> list[int]:

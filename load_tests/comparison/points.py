@@ -8,12 +8,12 @@ from statistics import median
 from typing import Any
 
 from load_tests.comparison import answers, wrk
-from load_tests.comparison.models import Array, Model
+from load_tests.comparison.models import Model
 from load_tests.comparison.processes import machine_seconds
 from load_tests.comparison.server import Server
 
 BUSY_CPUS = 0.1  # A tenth of a CPU for something else on the machine moves a number by several percent.
-NUMBERS = {"requests_per_second": 0, "p50_ms": 3, "p99_ms": 3, "cpu_us_per_request": 1, "other_cpus": 2}
+NUMBERS = {"requests_per_second": 1, "p50_ms": 3, "p99_ms": 3, "cpu_us_per_request": 1, "other_cpus": 2}
 """What is measured at a point, with the decimals that mean something."""
 
 
@@ -61,7 +61,7 @@ def measure(server: Server, point: Point, *, seconds: float, cpus: Sequence[int]
     facts = server.peer.facts(server.place)
     load = Load(point.body, point.concurrency, seconds, cpus)
     try:
-        return Sample(point, load.run(server, model, model.rows[:1]), facts)
+        return Sample(point, load.run(server, model), facts)
     except PointError as error:
         return Sample(point, facts=facts, error=str(error))
 
@@ -74,12 +74,13 @@ class Load:
     concurrency: int
     seconds: float
     cpus: Sequence[int]  # of the generator
+    rows: int = 1  # in each call
 
-    def run(self, server: Server, model: Model, rows: Array) -> dict[str, float]:
-        """Send these rows [n, …] again and again; return what it took. Raises PointError, and then it is no number."""
+    def run(self, server: Server, model: Model) -> dict[str, float]:
+        """Send the model's first rows again and again; return what it took, or raise PointError: it is no number."""
         self._check(server, model, "before")
         before = _moments(server)
-        report = self.drive(server, model, rows)
+        report = self.drive(server, model)
         wall, machine, own, spent = (after - earlier for after, earlier in zip(_moments(server), before, strict=True))
         if report.complaint:
             raise PointError(report.complaint)
@@ -92,9 +93,9 @@ class Load:
             "other_cpus": max(0.0, (machine - spent - own - report.own_cpu_seconds) / wall),
         }
 
-    def drive(self, server: Server, model: Model, rows: Array) -> wrk.Report:
+    def drive(self, server: Server, model: Model) -> wrk.Report:
         """Only send."""
-        content, headers = server.peer.request(self.body, model.name, rows)
+        content, headers = server.peer.request(self.body, model.name, model.rows[: self.rows])
         path = server.place.folder / f"{model.name}-{self.body}.body"
         path.write_bytes(content)
         url = server.url(model.name)
@@ -103,7 +104,7 @@ class Load:
         return report
 
     def _check(self, server: Server, model: Model, when: str) -> None:
-        wrong = answers.complaint(server, model, self.body)
+        wrong = answers.complaint(server, model, self.body, self.rows)
         if wrong:
             raise PointError(f"wrong {when} the load: {wrong}")
 

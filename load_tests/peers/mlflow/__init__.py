@@ -27,8 +27,12 @@ class MlFlow(Peer):
         return [[str(place.python), script, name, str(port), str(place.cores)] for name, port in pairs]
 
     def variables(self, place: Place) -> dict[str, str]:
-        """Keep all that it writes in its folder, and its telemetry off."""
-        return {"MLFLOW_TRACKING_URI": f"file:{place.folder}/runs", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        """Keep all that it writes in its folder; no telemetry, no access log, for which its command has no option."""
+        return {
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_TRACKING_URI": f"file:{place.folder}/runs",
+            "UVICORN_ACCESS_LOG": "false",
+        }
 
     def url(self, place: Place, model: str) -> str:
         """Return the address of the model's own server."""

@@ -4,7 +4,10 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import numpy as np
 import urllib3
 
 from load_tests.comparison.machine import durable_sync_ms
-from load_tests.comparison.models import INPUT, OUTPUT
+from load_tests.comparison.models import INPUT, OUTPUT, Array
 from load_tests.comparison.server import Peer, Place, ServerError
 
 ROOT = Path(__file__).parents[3]
@@ -24,13 +27,25 @@ HOLDOUT_ROWS = 1000
 SHAPES = {"mlp": ((30,), 2), "cnn": ((3, 32, 32), 10)}
 RECIPE = """\
 model = "{name}"
-loader = "torch"
-entrypoint = "network:{name}"
-weights = "{name}.safetensors"
+loader = "{loader}"
+entrypoint = "{entrypoint}"
 holdout = "holdout.npz"
-inputs = [{{ name = "{input}", datatype = "FP32", shape = {rows} }}]
+inputs = [{{ name = "{input}", datatype = "FP32", shape = {shape} }}]
 outputs = [{{ name = "{output}", datatype = "FP32", shape = [-1, {classes}], semantic = "logits" }}]
 """
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is packed into a bundle: its files, and how it is loaded."""
+
+    name: str
+    loader: str
+    entrypoint: str
+    files: Sequence[Path]
+    holdout: Array  # [rows, …]: the answers to the first ones are recorded, and compared when it is loaded
+    shape: Sequence[int]
+    classes: int
 
 
 class Snowgate(Peer):
@@ -51,8 +66,12 @@ class Snowgate(Peer):
     def commands(self, place: Place) -> list[list[str]]:
         """Copy a home in which both models are deployed, and serve it."""
         home = place.folder / "home"
-        shutil.copytree(deployed(place.models, tuple(place.served)), home)
+        shutil.copytree(self.home(place), home)
         return [[*COMMAND, "serve", "--home", str(home), "--port", str(place.ports[0]), "--workers", str(place.cores)]]
+
+    def home(self, place: Place) -> Path:
+        """Return a home in which everything is deployed; it is copied for each turn."""
+        return deployed(place.models, tuple(place.served))
 
     def facts(self, place: Place) -> dict[str, Any]:
         """Say that log and monitor are on, and what a durable write costs beside the log just now."""
@@ -80,23 +99,32 @@ def deployed(models: Path, names: tuple[str, ...]) -> Path:
     """Make a home with these models packed and deployed, once for all turns."""
     home = models.parent / "snowgate-home"
     for name in names:
-        folder = write_bundle(models, name, models.parent / f"bundle-{name}")
-        command("bundle", "pack", str(folder), home=home)
-        command("deploy", f"{name}@1", "--to", "production", home=home)
+        shape, classes = SHAPES[name]
+        rows = np.random.default_rng(8).normal(size=(HOLDOUT_ROWS, *shape)).astype(np.float32)
+        files = [models / "network.py", models / f"{name}.safetensors"]
+        deploy(Recipe(name, "torch", f"network:{name}", files, rows, [-1, *shape], classes), home)
     return home
 
 
-def write_bundle(models: Path, name: str, folder: Path) -> Path:
-    """Write a folder that `snowgate bundle pack` takes."""
-    shape, classes = SHAPES[name]
-    folder.mkdir()
-    shutil.copy(models / "network.py", folder)
-    shutil.copy(models / f"{name}.safetensors", folder)
-    rows = np.random.default_rng(8).normal(size=(HOLDOUT_ROWS, *shape)).astype(np.float32)
-    np.savez(folder / "holdout.npz", **{INPUT: rows})
-    recipe = RECIPE.format(name=name, input=INPUT, rows=[-1, *shape], output=OUTPUT, classes=classes)
-    (folder / "bundle.toml").write_text(recipe)
-    return folder
+def deploy(recipe: Recipe, home: Path) -> None:
+    """Pack a bundle from a folder, and say that it shall be served."""
+    with tempfile.TemporaryDirectory(dir=home.parent) as made:
+        folder = Path(made)
+        for file in recipe.files:
+            shutil.copy(file, folder)
+        np.savez(folder / "holdout.npz", **{INPUT: recipe.holdout})
+        words = RECIPE.format(
+            name=recipe.name,
+            loader=recipe.loader,
+            entrypoint=recipe.entrypoint,
+            input=INPUT,
+            shape=list(recipe.shape),
+            output=OUTPUT,
+            classes=recipe.classes,
+        )
+        (folder / "bundle.toml").write_text(words)
+        command("bundle", "pack", str(folder), home=home)
+    command("deploy", f"{recipe.name}@1", "--to", "production", home=home)
 
 
 def command(*words: str, home: Path) -> Any:
