@@ -10,11 +10,13 @@ fails with `TimedOut`, and if it was still waiting nobody computes it.
 """
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from math import prod
+from struct import unpack
 from time import perf_counter_ns
 from typing import Any, cast
 
@@ -31,7 +33,7 @@ SWEEP_SECONDS = 0.05
 """How often deadlines are looked at; a timer a call would cost more than the whole queue."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Computed:
     """What the runner made of one call: its own rows of the batch."""
 
@@ -40,22 +42,23 @@ class Computed:
     queue_ns: int
     compute_ns: int
     batch_rows: int
+    received_ns: int
+    runner_pid: int
 
 
-class Waiting:
-    """One call in the queue."""
+class Waiting(Step):
+    """One call in the queue: the step that it waits for, and what goes into the frame."""
 
-    __slots__ = ("abandoned", "deadline_ns", "inputs", "key", "queued_ns", "rows", "sent_ns", "step")
+    __slots__ = ("deadline_ns", "inputs", "key", "queued_ns", "rows", "sent_ns")
 
     def __init__(self, inputs: list[Tensor], rows: int, deadline_ns: int, *, batched: bool) -> None:
+        super().__init__()
         self.inputs = inputs
         self.rows = rows
         self.deadline_ns = deadline_ns
-        self.key = tuple((one.name, one.datatype, tuple(one.shape[1:] if batched else one.shape)) for one in inputs)
+        self.key = tuple([(one.name, one.datatype, *(one.shape[1:] if batched else one.shape)) for one in inputs])
         self.queued_ns = perf_counter_ns()
         self.sent_ns = 0
-        self.abandoned = False
-        self.step = Step()
 
 
 class RunnerQueue(asyncio.Protocol):
@@ -72,12 +75,13 @@ class RunnerQueue(asyncio.Protocol):
         self._frame_ids = count(1)
         self._decoder = frames.Decoder()
         self._transport: asyncio.Transport | None = None
+        self._runner_pid = 0
         self._flush_scheduled = False
         self._loop = asyncio.get_running_loop()
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def submit(self, inputs: list[Tensor], rows: int, deadline_ns: int) -> Waiting:
-        """Queue one call. Its `step` gives a `Computed` or raises an InferenceError.
+        """Queue one call, and return the step that gives a `Computed` or raises an InferenceError.
 
         Raises:
             Unavailable: the runner is not connected, or the queue is full.
@@ -125,15 +129,15 @@ class RunnerQueue(asyncio.Protocol):
         """Take the calls of the next frame: the oldest one, and those behind it that fit with it."""
         while self._alone:
             one = self._alone.popleft()
-            if not one.step.done:
+            if not one.done:
                 return [one]
         batch: list[Waiting] = []
         rows = 0
         while self._waiting:
             one = self._waiting[0]
-            if one.abandoned or one.step.done:
+            if one.done:
                 self._waiting.popleft()
-                one.step.complete(error=ClientGone("the client closed the connection while the call was waiting"))
+                one.complete(error=ClientGone("the client closed the connection while the call was waiting"))
                 continue
             if batch and (one.key != batch[0].key or rows + one.rows > self.max_batch_size):
                 break
@@ -149,7 +153,7 @@ class RunnerQueue(asyncio.Protocol):
             one.sent_ns = now
             rows += one.rows
         inputs, buffers = [], []
-        for position, (name, datatype, trailing) in enumerate(batch[0].key):
+        for position, (name, datatype, *trailing) in enumerate(batch[0].key):
             data = [one.inputs[position].data for one in batch]
             shape = [rows, *trailing]
             inputs.append({"name": name, "datatype": datatype, "shape": shape, "size": sum(map(len, data))})
@@ -162,6 +166,8 @@ class RunnerQueue(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection to the runner."""
         self._transport = cast("asyncio.Transport", transport)
+        credentials = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        self._runner_pid = unpack("3i", credentials)[0]  # struct ucred: process, user, group
 
     def data_received(self, data: bytes) -> None:
         """Take what the runner answered and resume the calls of each whole frame."""
@@ -175,18 +181,20 @@ class RunnerQueue(asyncio.Protocol):
                 self._share_out(batch, header, body)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with an answer, nobody may wait for ever
                 for one in batch:
-                    one.step.complete(error=ModelFailed(f"{self.name}: its answer can't be read: {error!r}"))
+                    one.complete(error=ModelFailed(f"{self.name}: its answer can't be read: {error!r}"))
         self._flush()
 
     def _share_out(self, batch: list[Waiting], header: dict[str, Any], body: memoryview) -> None:
         """Give each call its own rows of the batch's outputs and signals."""
+        received = perf_counter_ns()
         outputs, offset = [], 0
         for spec in header["outputs"]:
             outputs.append((spec, body[offset : offset + spec["size"]]))
             offset += spec["size"]
         signals = {}
         for spec in header["signals"]:
-            signals[spec["name"]] = frames.to_array(spec, body[offset : offset + spec["size"]]).tolist()
+            values = frames.to_array(spec, body[offset : offset + spec["size"]]).tolist()
+            signals[spec["name"]] = _readable(values) if spec["datatype"] == "BYTES" else values
             offset += spec["size"]
         rows = sum(one.rows for one in batch)
         slices = [_row_slices(spec, data, rows) for spec, data in outputs]
@@ -202,16 +210,16 @@ class RunnerQueue(asyncio.Protocol):
                 )
                 for (spec, data), edges in zip(outputs, slices, strict=True)
             ]
-            part = {name: _readable(values[first:last]) for name, values in signals.items()}
-            computed = Computed(mine, part, one.sent_ns - one.queued_ns, header["compute_ns"], header["batch_rows"])
-            one.step.complete(computed)
+            part = {name: values[first:last] for name, values in signals.items()}
+            queue_ns, compute_ns, batch_rows = one.sent_ns - one.queued_ns, header["compute_ns"], header["batch_rows"]
+            one.complete(Computed(mine, part, queue_ns, compute_ns, batch_rows, received, self._runner_pid))
             first = last
 
     def _fail(self, batch: list[Waiting], failure: dict[str, str]) -> None:
         if len(batch) > 1:
             self._alone.extend(batch)
             return
-        batch[0].step.complete(error=ModelFailed(f"{self.name}: {failure['type']}: {failure['message']}"))
+        batch[0].complete(error=ModelFailed(f"{self.name}: {failure['type']}: {failure['message']}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail all that the runner held or was about to get; it is for the client to try again."""
@@ -224,7 +232,7 @@ class RunnerQueue(asyncio.Protocol):
         self._alone.clear()
         self._waiting.clear()
         for one in held:
-            one.step.complete(error=Unavailable(f"{self.name}: its runner ended, try again in a second"))
+            one.complete(error=Unavailable(f"{self.name}: its runner ended, try again in a second"))
 
     def close(self) -> None:
         """Close the connection; calls in flight fail, so callers wait for them first."""
@@ -245,7 +253,7 @@ class RunnerQueue(asyncio.Protocol):
         late += [one for batch in self._in_flight.values() for one in batch if one.deadline_ns < now]
         for one in late:
             waited = (now - one.queued_ns) / 1e9
-            one.step.complete(error=TimedOut(f"{self.name}: no answer within {waited:.1f} s, the deadline of the call"))
+            one.complete(error=TimedOut(f"{self.name}: no answer within {waited:.1f} s, the deadline of the call"))
 
 
 def _row_slices(spec: dict[str, Any], data: memoryview, rows: int) -> Callable[[int], int]:
@@ -264,6 +272,6 @@ def _row_slices(spec: dict[str, Any], data: memoryview, rows: int) -> Callable[[
     return edges.__getitem__
 
 
-def _readable(values: list[Any]) -> list[Any]:
+def _readable(values: list[bytes]) -> list[str]:
     """Signals that are text come as bytes."""
-    return [one.decode(errors="replace") if isinstance(one, bytes) else one for one in values]
+    return [one.decode(errors="replace") for one in values]

@@ -115,7 +115,7 @@ def _metadata(predictor: Predictor, name: str, version: str | None) -> dict[str,
     served = _served(predictor, name, version)
     tensors = {
         side: [{"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in specs]
-        for side, specs in (("inputs", served.inputs), ("outputs", served.outputs))
+        for side, specs in (("inputs", served.schema.inputs), ("outputs", served.schema.outputs))
     }
     versions = sorted(predictor.table.model(name).versions, key=int)
     return {"name": name, "versions": versions, "platform": served.platform, **tensors}

@@ -9,89 +9,68 @@ It fits in because a lane call looks to that class like one of its own request c
 """
 
 import asyncio
-import hmac
 from asyncio import TimerHandle
-from hashlib import sha256
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, cast
-from urllib.parse import unquote_to_bytes
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.call import Answer, Arrived
 from gateway.errors import (
     BadCall,
     BodyTimeout,
     InferenceError,
-    TooLarge,
-    Unauthorized,
     Unavailable,
-    Unsupported,
 )
-from gateway.predict import Answer, Arrived, Predictor, hang_up
+from gateway.head import Head, LaneSettings, lane_place, too_large
+from gateway.predict import hang_up
+from gateway.protocol import OpenInference
 from gateway.steps import start
 
 HEADER_BYTES_MAX = 64 * 1024
 """All headers of one request. nginx takes 32 KiB, Triton 64 KiB; a trace header and a key need 1 KiB."""
+HEAD_END = b"\r\n\r\n"
+HEADS_MAX = 4_096
+"""Heads that a worker remembers: 64 clients whose bodies have 64 lengths; at 1 KB each (500 B usually) 4 MB."""
 LINGER_SECONDS = 2.0
 """How long a connection whose body was cut short stays half open: long enough for a round trip and a read."""
-PREFIX = b"/v2/models/"
-SUFFIX = b"/infer"
+OPEN_INFERENCE = OpenInference()
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus} | {
     499: b"HTTP/1.1 499 Client Closed Request\r\n"
 }
 
 
-class LaneSettings:
-    """What all connections of one worker share."""
-
-    def __init__(
-        self,
-        predictor: Predictor,
-        *,
-        unit_header: str,
-        body_bytes_max: int,
-        body_seconds: float,
-        keys: frozenset[bytes] | None,
-        hosts: frozenset[bytes] | None,
-    ) -> None:
-        self.predictor = predictor
-        self.unit_header = unit_header.lower().encode()
-        self.body_bytes_max = body_bytes_max
-        self.body_seconds = body_seconds
-        self.keys = keys
-        self.hosts = hosts
-
-    def refusal(self, host: bytes | None, key: bytes | None) -> InferenceError | None:
-        """Say why a call with this Host header and API key may not pass, or None.
-
-        Every stored digest is compared, in constant time. A port that only this machine can reach checks the name that
-        it is called by, so that no web page can reach it through a name that it points at this machine.
-        """
-        if self.hosts is not None and host is not None and _host_name(host) not in self.hosts:
-            return BadCall(f"Host: {host.decode('latin-1')}, expected a loopback name: this port is local")
-        if self.keys is None:
-            return None
-        digest = sha256(key or b"").hexdigest().encode()
-        if sum(hmac.compare_digest(digest, known) for known in self.keys) == 0:
-            return Unauthorized("API key: missing or unknown, expected X-API-Key or Authorization: Bearer")
-        return None
-
-
 class LaneCall:
     """One inference call on one connection; to uvicorn's class it is a request cycle."""
 
-    def __init__(self, protocol: "LaneProtocol", arrived: Arrived, *, keep_alive: bool) -> None:
+    begun = False
+    cut_short = False
+    disconnected = False
+    more_body = True
+    response_complete = False
+
+    def __init__(self, protocol: "LaneProtocol", head: Head) -> None:
         self.protocol = protocol
-        self.arrived = arrived
-        self.keep_alive = keep_alive
-        self.body = bytearray()
-        self.more_body = True
-        self.begun = False
-        self.cut_short = False
-        self.disconnected = False
-        self.response_complete = False
-        self.message_event = self
-        """uvicorn sets this when the connection is lost."""
+        self.head = head
+        self.keep_alive = head.keep_alive
+        self.body: bytes | bytearray = b""
+        self.arrived = Arrived(
+            head.model,
+            head.version,
+            OPEN_INFERENCE,
+            b"",
+            head.json_length,
+            head.unit,
+            head.request_id,
+            head.traceparent,
+            head.tracestate,
+        )
+
+    @property
+    def message_event(self) -> "LaneCall":
+        """The event that uvicorn sets when the connection is lost."""
+        return self
 
     def set(self) -> None:
         """Take notice that the connection is gone."""
@@ -121,8 +100,9 @@ class LaneCall:
     def reply(self, answer: Answer) -> None:
         """Write the answer and let the connection go on."""
         self.response_complete = True
-        transport = self.protocol.transport
-        if not transport.is_closing() and not self.protocol.ended:
+        protocol = self.protocol
+        transport = protocol.transport
+        if not transport.is_closing() and not protocol.ended:
             transport.write(self._encode(answer))
             if self.cut_short:
                 # Closing at once, with bytes of the body still on their way, resets the connection, and a reset
@@ -135,29 +115,33 @@ class LaneCall:
         self.protocol.on_response_complete()
 
     def _encode(self, answer: Answer) -> bytes:
-        content_type = b"application/json" if answer.json_length is None else b"application/octet-stream"
-        lines = [
-            STATUS_LINES[answer.status],
-            b"Content-Type: %b\r\nContent-Length: %d\r\n" % (content_type, len(answer.body)),
-            f"Snowgate-Prediction-Id: {answer.prediction_id}\r\n".encode(),
-        ]
-        if answer.bundle is not None:
-            lines.append(f"Snowgate-Bundle: {answer.bundle}\r\n".encode())
-        if answer.variant is not None:
-            lines.append(f"Snowgate-Variant: {answer.variant}\r\n".encode())
+        source = b"" if answer.bundle is None else _source_lines(answer.bundle, answer.variant)
+        more = b""
         if answer.json_length is not None:
-            lines.append(b"Inference-Header-Content-Length: %d\r\n" % answer.json_length)
+            more = b"Inference-Header-Content-Length: %d\r\n" % answer.json_length
         if answer.status == Unavailable.status:
-            lines.append(b"Retry-After: 1\r\n")
+            more += b"Retry-After: 1\r\n"
         if self.arrived.request_id is not None:
-            lines.append(f"X-Request-Id: {self.arrived.request_id}\r\n".encode("latin-1"))
+            more += f"X-Request-Id: {self.arrived.request_id}\r\n".encode("latin-1")
         if answer.traceparent is not None:
-            lines.append(f"traceparent: {answer.traceparent}\r\n".encode())
+            more += f"traceparent: {answer.traceparent}\r\n".encode()
         if not self.keep_alive:
-            lines.append(b"Connection: close\r\n")
-        lines.append(b"\r\n")
-        lines.append(answer.body)
-        return b"".join(lines)
+            more += b"Connection: close\r\n"
+        return b"%bContent-Type: %b\r\nContent-Length: %d\r\nSnowgate-Prediction-Id: %b\r\n%b%b\r\n%b" % (
+            STATUS_LINES[answer.status],
+            b"application/json" if answer.json_length is None else b"application/octet-stream",
+            len(answer.body),
+            answer.prediction_id.encode(),
+            source,
+            more,
+            answer.body,
+        )
+
+
+@lru_cache(maxsize=1024)
+def _source_lines(bundle: str, variant: str | None) -> bytes:
+    lines = f"Snowgate-Bundle: {bundle}\r\n"
+    return (lines if variant is None else f"{lines}Snowgate-Variant: {variant}\r\n").encode()
 
 
 class LaneProtocol(HttpToolsProtocol):
@@ -167,8 +151,11 @@ class LaneProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.shared = shared
         self.ended = False
+        self._between = True
+        """Whether the parser is between two requests: it has nothing of the next one."""
         self._header_bytes = 0
         self._body_timer: TimerHandle | None = None
+        self._idle_since = 0.0
         self._pending: list[Any] = []
 
     def cycle_in_turn(self) -> Any:
@@ -177,6 +164,7 @@ class LaneProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Start to count the next request's header bytes."""
+        self._between = False
         self._header_bytes = 0
         super().on_message_begin()
 
@@ -198,42 +186,17 @@ class LaneProtocol(HttpToolsProtocol):
             self._pending.append(self.cycle)
             return
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        call = LaneCall(self, Arrived(*place), keep_alive=keep_alive)
+        head = Head(*place, keep_alive=keep_alive)
+        refusal = head.read(self.headers, self.shared)
+        call = LaneCall(self, head)
         self.cycle = cast("Any", call)  # It has all that the class asks of a cycle.
         self._pending.append(call)
-        self._read_headers(call)
+        if refusal is not None:
+            call.refuse(refusal)
         if len(self._pending) > 1:
             self.flow.pause_reading()
         if self.expect_100_continue and call.arrived.refused is None:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def _read_headers(self, call: LaneCall) -> None:
-        arrived, key, host = call.arrived, None, None
-        for name, value in self.headers:
-            if name == b"inference-header-content-length":
-                arrived.json_length = _count(call, name, value)
-            elif name == b"content-length":
-                length = _count(call, name, value)
-                if length is not None and length > self.shared.body_bytes_max:
-                    call.refuse(_too_large(length, self.shared.body_bytes_max))
-            elif name == self.shared.unit_header:
-                arrived.unit = value.decode("latin-1")
-            elif name == b"x-request-id":
-                arrived.request_id = value.decode("latin-1")
-            elif name == b"traceparent":
-                arrived.traceparent = value.decode("latin-1")
-            elif name == b"content-encoding" and value.lower() != b"identity":
-                shown = value.decode("latin-1")
-                call.refuse(Unsupported(f"Content-Encoding: {shown}, expected none: send the body as it is"))
-            elif name == b"host":
-                host = value
-            elif name == b"x-api-key":
-                key = value
-            elif name == b"authorization" and value[:7].lower() == b"bearer ":
-                key = value[7:]
-        refusal = self.shared.refusal(host, key)
-        if refusal is not None:
-            call.refuse(refusal)
 
     def on_body(self, body: bytes) -> None:
         """Collect a lane call's body, within the limit."""
@@ -244,12 +207,18 @@ class LaneProtocol(HttpToolsProtocol):
         if not call.more_body:
             return
         if len(call.body) + len(body) > self.shared.body_bytes_max:
-            call.refuse(_too_large(len(call.body) + len(body), self.shared.body_bytes_max))
+            call.refuse(too_large(len(call.body) + len(body), self.shared.body_bytes_max))
             return
+        if not call.body:
+            call.body = body  # Most bodies come in one piece, which then is not copied.
+            return
+        if isinstance(call.body, bytes):
+            call.body = bytearray(call.body)
         call.body += body
 
     def on_message_complete(self) -> None:
         """The body is whole: predict, if it is this call's turn."""
+        self._between = True
         call: Any = self.cycle
         if not isinstance(call, LaneCall):
             super().on_message_complete()
@@ -258,15 +227,40 @@ class LaneProtocol(HttpToolsProtocol):
         call.begin()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser; a lane call whose body is still incomplete gets a deadline for the rest."""
+        """Take one whole request whose head is known, or feed the parser.
+
+        A lane call whose body is still incomplete gets a deadline for the rest.
+        """
+        heads, raw = self.shared.heads, b""
+        end = data.find(HEAD_END)
+        if end > 0 and self._between and not self._pending:
+            end += len(HEAD_END)
+            raw = data[:end]
+            head = heads.get(raw)
+            if head is not None and len(data) - end == head.length:
+                self._take(head, data[end:])
+                return
         super().data_received(data)
         call: Any = self.cycle
+        if raw and _can_be_remembered(call, raw, data):
+            if len(heads) >= HEADS_MAX:
+                heads.clear()
+            heads[raw] = call.head
         waits = isinstance(call, LaneCall) and call.more_body
         if waits and self._body_timer is None:
             self._body_timer = self.loop.call_later(self.shared.body_seconds, self._body_late)
         elif not waits and self._body_timer is not None:
             self._body_timer.cancel()
             self._body_timer = None
+
+    def _take(self, head: Head, body: bytes) -> None:
+        """Take a whole request without the parser, which stays between two requests."""
+        call = LaneCall(self, head)
+        call.more_body = False
+        call.body = body
+        self.cycle = cast("Any", call)
+        self._pending.append(call)
+        call.begin()
 
     def _body_late(self) -> None:
         self._body_timer = None
@@ -288,8 +282,9 @@ class LaneProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Drop what waits on this connection."""
-        if self._body_timer is not None:
-            self._body_timer.cancel()
+        for timer in (self._body_timer, self.timeout_keep_alive_task):
+            if timer is not None:
+                timer.cancel()
         pending, self._pending = self._pending, []
         for cycle in pending:
             if isinstance(cycle, LaneCall):
@@ -303,14 +298,34 @@ class LaneProtocol(HttpToolsProtocol):
         """Let the next request of this connection have its turn."""
         if self._pending:
             self._pending.pop(0)
+        self._idle_since = self.loop.time()
         following = self.cycle_in_turn()
-        if not isinstance(following, LaneCall):
+        if following is not None and not isinstance(following, LaneCall):
             super().on_response_complete()
             return
         self.server_state.total_requests += 1
-        if not self.transport.is_closing():
-            self.flow.resume_reading()
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if following is not None:
             following.begin()
+            return
+        # One timer for as long as the connection lives: to set and cancel one for each request costs more than to look
+        # at the time.
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if it was idle all the time, else wait for the rest of it."""
+        self.timeout_keep_alive_task = None
+        idle = self.loop.time() - self._idle_since
+        if self._pending or not self._between or idle < self.timeout_keep_alive:
+            remaining = max(self.timeout_keep_alive - idle, 1.0)
+            self.timeout_keep_alive_task = self.loop.call_later(remaining, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
 
     def shutdown(self) -> None:
         """Drain: the calls that were accepted are answered, then the connection closes."""
@@ -321,44 +336,13 @@ class LaneProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def lane_place(method: bytes, url: bytes) -> tuple[str, str | None] | None:
-    """Return the model and version of an inference URL, or None when it is for ASGI.
-
-    >>> lane_place(b"POST", b"/v2/models/signs/infer")
-    ('signs', None)
-    >>> lane_place(b"POST", b"/v2/models/signs/versions/7/infer")
-    ('signs', '7')
-    >>> lane_place(b"GET", b"/v2/models/signs/infer")
-    """
-    path = url.partition(b"?")[0]
-    if method != b"POST" or not path.startswith(PREFIX) or not path.endswith(SUFFIX):
-        return None
-    parts = [unquote_to_bytes(part).decode("utf-8", "replace") for part in path[len(PREFIX) : -len(SUFFIX)].split(b"/")]
-    if len(parts) == 1 and parts[0]:
-        return parts[0], None
-    if len(parts) == 3 and parts[1] == "versions" and parts[0]:
-        return parts[0], parts[2]
-    return None
-
-
-def _count(call: LaneCall, name: bytes, value: bytes) -> int | None:
-    if value.isdigit() and len(value) < 16:
-        return int(value)
-    call.refuse(BadCall(f"{name.decode('latin-1')}: {value[:32].decode('latin-1')!r}, expected a count of bytes"))
-    return None
-
-
-def _too_large(came: int, limit: int) -> TooLarge:
-    return TooLarge(f"body: {came} bytes, expected at most {limit} ([server] max_body_bytes)")
-
-
-def _host_name(host: bytes) -> bytes:
-    """The name in a Host header, without the port.
-
-    >>> _host_name(b"127.0.0.1:8080"), _host_name(b"[::1]:8080"), _host_name(b"localhost")
-    (b'127.0.0.1', b'[::1]', b'localhost')
-    """
-    return host[: host.index(b"]") + 1] if host.startswith(b"[") and b"]" in host else host.partition(b":")[0]
+def _can_be_remembered(call: Any, raw: bytes, data: bytes) -> bool:
+    """Whether these bytes were the head of one lane call, in order, and the rest of `data` its whole body."""
+    if not isinstance(call, LaneCall) or call.arrived.refused is not None or not call.head.keep_alive:
+        return False
+    if call.head.traceparent is not None or call.head.request_id is not None:
+        return False  # No other call has the same.
+    return call.head.length == len(call.body) == len(data) - len(raw)
 
 
 def lane_protocol(shared: LaneSettings) -> type[asyncio.Protocol]:

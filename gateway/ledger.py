@@ -21,15 +21,25 @@ class Ledger:
     def __init__(self, directory: Path, name: str, segment_bytes: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._writer = SegmentWriter(directory, name, self._on_durable, segment_bytes=segment_bytes)
+        self._gathered: list[tuple[Record, Step]] = []
 
     def append(self, record: Record) -> Step:
         """Queue a record. The step completes when the record is on stable storage, or raises `Unavailable`."""
         step = Step()
-        try:
-            self._writer.append(record, step)
-        except LogFull as error:
-            step.complete(error=Unavailable(f"prediction log: {error}; try again in a second"))
+        # The answers of one frame are recorded in one turn of the loop, and handed over together when it ends: the
+        # writer's thread, once woken, competes with the loop for the interpreter.
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append((record, step))
         return step
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        for record, step in gathered:
+            try:
+                self._writer.append(record, step)
+            except LogFull as error:
+                step.complete(error=Unavailable(f"prediction log: {error}; try again in a second"))
 
     def _on_durable(self, steps: list[Any], error: OSError | None) -> None:
         """Hand a whole frame's calls back to the event loop (called on the writer's thread)."""
@@ -37,6 +47,7 @@ class Ledger:
 
     def close(self) -> None:
         """Write and sync what waits, and close the segment."""
+        self._hand_over()
         self._writer.close()
 
 

@@ -1,70 +1,121 @@
 """What a worker counts. Labels come from what is served, never from what a client asked for.
 
-Children are looked up once per version and kept: a lookup by labels costs more than the increment.
+The counts are plain numbers, which the registry reads when it is collected: prometheus_client's own counters take a
+lock for each increment, and the four that a call needs would cost more than its routing.
 """
 
-from collections.abc import Callable
-from typing import Any
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
 from monitors.log.record import Record
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 OUTCOMES = {200: "ok", 499: "client_gone", 503: "unavailable", 504: "timed_out"}
+SERVED = ("model", "version", "variant")
+
+Served = tuple[str, str, str]
+
+
+class Distribution:
+    """Values counted in buckets, each up to and with its bound."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return what Prometheus wants: the bounds as text, and how many values lie below each."""
+        names = [*map(str, self.bounds), "+Inf"]
+        return list(zip(names, map(float, accumulate(self.counts)), strict=True))
 
 
 class WorkerMetrics:
-    """All metrics of one worker, in a registry of its own."""
+    """All metrics of one worker; `registry` collects them."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        served = ("model", "version", "variant")
         self.registry = registry
-        self.received = Counter("snowgate_received", "Inference calls received.", registry=registry)
-        self._requests = Counter(
-            "snowgate_requests",
-            "Inference calls finished, by outcome.",
-            (*served, "outcome"),
-            registry=registry,
-        )
-        self._rows = Counter("snowgate_rows", "Rows predicted; a call with n rows counts n.", served, registry=registry)
-        self._seconds = Histogram(
-            "snowgate_request_duration_seconds",
-            "From the first byte of a call to its durable answer.",
-            served,
-            registry=registry,
-            buckets=SECONDS,
-        )
-        self._batch_rows = Histogram(
-            "snowgate_batch_rows",
-            "Rows in a frame to a runner.",
-            ("model", "version"),
-            registry=registry,
-            buckets=ROWS,
-        )
-        self._children: dict[tuple[str, str, str, int], tuple[Any, Any, Any]] = {}
+        self.received = 0
+        """Inference calls that came; the one who takes them counts."""
+        self._outcomes: dict[tuple[str, str, str, int], int] = {}
+        self._rows: dict[Served, int] = {}
+        self._seconds: dict[Served, Distribution] = {}
+        self._batch_rows: dict[tuple[str, str], Distribution] = {}
+        self.spans_exported = 0
+        self.spans_dropped = {"queue_full": 0, "export_failed": 0, "shutdown": 0}
+        self.traces_over_limit = 0
+        registry.register(self)
 
     def done(self, record: Record, status: int, seconds: float) -> None:
         """Count one finished call."""
         # A call refused before a version was chosen has no labels of its own; the client's words are no label.
         model = record.model if record.version is not None else "_unknown"
-        key = (model, record.version or "", record.variant or "", status)
-        children = self._children.get(key)
-        if children is None:
-            outcome = OUTCOMES.get(status, "client_error" if status < 500 else "model_error")
-            labels = key[:3]
-            children = self._children[key] = (
-                self._requests.labels(*labels, outcome),
-                self._rows.labels(*labels),
-                self._seconds.labels(*labels),
-            )
-        requests, rows, duration = children
-        requests.inc()
+        served = (model, record.version or "", record.variant or "")
+        outcome = (*served, status)
+        self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
+        distribution = self._seconds.get(served)
+        if distribution is None:
+            distribution = self._seconds[served] = Distribution(SECONDS)
+            self._rows[served] = 0
+        distribution.observe(seconds)
         if status == 200:
-            rows.inc(record.rows)
-        duration.observe(seconds)
+            self._rows[served] += record.rows
 
     def batch_counter(self, model: str, version: str) -> Callable[[int], None]:
         """Return the function that a version's queue calls with the rows of each frame."""
-        return self._batch_rows.labels(model, version).observe
+        return self._batch_rows.setdefault((model, version), Distribution(ROWS)).observe
+
+    def collect(self) -> Iterable[Metric]:
+        """Return all families, as a collector of prometheus_client does."""
+        received = CounterMetricFamily("snowgate_received", "Inference calls received.")
+        received.add_metric([], self.received)
+        requests = CounterMetricFamily(
+            "snowgate_requests", "Inference calls finished, by outcome.", labels=(*SERVED, "outcome")
+        )
+        counts: dict[tuple[str, str, str, str], int] = {}
+        for (model, version, variant, status), count in self._outcomes.items():
+            outcome = OUTCOMES.get(status, "client_error" if status < 500 else "model_error")
+            labels = (model, version, variant, outcome)
+            counts[labels] = counts.get(labels, 0) + count
+        for labels, count in counts.items():
+            requests.add_metric(labels, count)
+        rows = CounterMetricFamily("snowgate_rows", "Rows predicted; a call with n rows counts n.", labels=SERVED)
+        for served, count in self._rows.items():
+            rows.add_metric(served, count)
+        seconds = HistogramMetricFamily(
+            "snowgate_request_duration_seconds", "From the first byte of a call to its durable answer.", labels=SERVED
+        )
+        for served, distribution in self._seconds.items():
+            seconds.add_metric(served, distribution.buckets(), distribution.total)
+        batch_rows = HistogramMetricFamily(
+            "snowgate_batch_rows", "Rows in a frame to a runner.", labels=("model", "version")
+        )
+        for batched, distribution in self._batch_rows.items():
+            batch_rows.add_metric(batched, distribution.buckets(), distribution.total)
+        return [received, requests, rows, seconds, batch_rows, *self._tracing()]
+
+    def _tracing(self) -> Iterable[Metric]:
+        exported = CounterMetricFamily("snowgate_spans_exported", "Spans that the collector took.")
+        exported.add_metric([], self.spans_exported)
+        dropped = CounterMetricFamily(
+            "snowgate_spans_dropped", "Spans that nobody will see, by why.", labels=["reason"]
+        )
+        for reason, count in self.spans_dropped.items():
+            dropped.add_metric([reason], count)
+        over = CounterMetricFamily(
+            "snowgate_traces_over_limit", "Calls that were not traced because the second had its traces already."
+        )
+        over.add_metric([], self.traces_over_limit)
+        return [exported, dropped, over]

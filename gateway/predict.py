@@ -4,134 +4,112 @@ Every call ends in exactly one answer and one record, in this order: the record 
 That holds for refused calls as well, so that a client's mistake can be found again at three in the morning.
 """
 
-import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from random import random
-from secrets import token_hex
-from time import perf_counter_ns, time_ns
+from time import perf_counter_ns
 
-import orjson
-
-from gateway import protocol
 from gateway.batching import Computed
+from gateway.call import Answer, Arrived, Call, Source
+from gateway.call_lines import CallLines
 from gateway.errors import BadCall, ClientGone, InferenceError, Unavailable
 from gateway.ledger import Ledger
 from gateway.metrics import WorkerMetrics
-from gateway.protocol import Call, shown
 from gateway.routing import Choice
-from gateway.steps import Step
+from gateway.schema import shown
 from gateway.table import Served, Table
+from gateway.tracing import Finished, Trace, Tracing
 from monitors.log.record import Payload, Record, new_id
 
-log = logging.getLogger("snowgate.predict")
+NO_CALL = Call([])
+"""What the record of a call that could not be decoded has in its place."""
 
 
-@dataclass(slots=True)
-class Arrived:
-    """What the HTTP side knows of a call."""
-
-    model: str
-    version: str | None
-    body: bytes | bytearray = b""
-    json_length: int | None = None
-    unit: str | None = None
-    request_id: str | None = None
-    traceparent: str | None = None
-    refused: InferenceError | None = None
-    started_ns: int = field(default_factory=perf_counter_ns)
-    admitted_ns: int = field(default_factory=time_ns)
-    gone: bool = False
-    waiting: Step | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What goes back to the client."""
-
-    status: int
-    body: bytes
-    prediction_id: str
-    bundle: str | None
-    variant: str | None
-    json_length: int | None
-    traceparent: str | None
-
-
-@dataclass(slots=True)
 class _Progress:
     """How far a call has come: what its record can tell."""
 
-    call: Call = field(default_factory=lambda: Call([]))
-    served: Served | None = None
-    choice: Choice | None = None
-    route_revision: int = 0
-    rollout: str | None = None
-    rows: int = 0
-    computed: Computed | None = None
-    decoded_ns: int = 0
+    __slots__ = ("call", "choice", "computed", "decoded_ns", "rollout", "route_revision", "rows", "served", "trace")
+
+    def __init__(self) -> None:
+        self.call: Call | None = None
+        self.served: Served | None = None
+        self.choice: Choice | None = None
+        self.route_revision = 0
+        self.rollout: str | None = None
+        self.rows = 0
+        self.computed: Computed | None = None
+        self.decoded_ns = 0
+        self.trace: Trace | None = None
 
 
 class Predictor:
     """Answers calls from the table of the moment, and records each."""
 
-    def __init__(self, ledger: Ledger, metrics: WorkerMetrics, *, timeout_seconds: float, unit_key: bytes) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        metrics: WorkerMetrics,
+        tracing: Tracing,
+        lines: CallLines,
+        *,
+        timeout_seconds: float,
+        unit_key: bytes,
+    ) -> None:
         self.table = Table()
         self.draining = False
         self._ledger = ledger
         self._metrics = metrics
+        self._tracing = tracing
+        self._lines = lines
         self._timeout_ns = int(timeout_seconds * 1e9)
         self._unit_key = unit_key
 
     async def predict(self, arrived: Arrived, reply: Callable[[Answer], None]) -> None:
         """Answer one call: decode, route, check, compute, encode, record, reply."""
-        self._metrics.received.inc()
-        progress = _Progress()
+        self._metrics.received += 1
+        progress, wire = _Progress(), arrived.wire
         prediction_id = new_id(arrived.admitted_ns)
+        trace = progress.trace = self._tracing.begin(arrived)
         try:
             if arrived.refused is not None:
                 raise arrived.refused
             model = self.table.model(arrived.model)
             progress.route_revision, progress.rollout = model.route.revision, model.route.rollout
-            call = progress.call = protocol.decode(arrived.body, arrived.json_length)
             progress.served, progress.choice = model.place(arrived.version, arrived.unit, random())
-            served, variant = progress.served, progress.choice.variant.variant
-            progress.rows = protocol.check(call, served.inputs, served.outputs, batched=served.batched)
+            served, schema = progress.served, progress.served.schema
+            call = progress.call = wire.decode(arrived, schema)
+            progress.rows = schema.check(call.inputs, call.outputs)
             progress.decoded_ns = perf_counter_ns()
             waiting = served.queue.submit(call.inputs, progress.rows, arrived.started_ns + self._deadline_ns(call))
-            arrived.waiting = waiting.step
-            computed = progress.computed = await waiting.step
-            parameters = {
-                "snowgate_prediction_id": prediction_id,
-                "snowgate_bundle": served.digest,
-                "snowgate_variant": variant,
-            }
-            body, json_length = protocol.encode(
-                call, computed.outputs, model=served.model, version=served.version, parameters=parameters
-            )
+            arrived.waiting = waiting
+            computed = progress.computed = await waiting
+            source = Source(served.model, served.version, served.digest, progress.choice.variant.variant)
+            body, json_length = wire.encode(call, computed.outputs, source, prediction_id)
             status, failure = 200, None
         except InferenceError as error:
             status, failure = error.status, error
-        except Exception:
+        except Exception as error:  # noqa: BLE001 - it is written with its traceback, when the answer is away
             # The one place where anything unforeseen ends: the client gets an answer, the record its line, and the
             # process lives on for the others.
-            log.exception("prediction %s failed in the gateway itself", prediction_id)
             failure = InferenceError(f"internal error; the gateway's log has it under {prediction_id}")
+            failure.__cause__ = error
             status = failure.status
         if failure is not None:
-            body, json_length = orjson.dumps({"error": failure.message, "prediction_id": prediction_id}), None
+            body, json_length = wire.refuse(failure, prediction_id), None
         record = self._record(prediction_id, arrived, progress, status, failure)
         try:
             await self._ledger.append(record)
         except Unavailable as error:
             status, failure = error.status, error
-            body, json_length = orjson.dumps({"error": error.message, "prediction_id": prediction_id}), None
+            body, json_length = wire.refuse(error, prediction_id), None
         self._metrics.done(record, status, (perf_counter_ns() - arrived.started_ns) / 1e9)
-        traceparent = None
-        if record.trace_id is not None and arrived.traceparent is not None:
-            traceparent = f"00-{record.trace_id}-{token_hex(8)}-{arrived.traceparent[53:55]}"
+        traceparent = None if trace is None else trace.traceparent
         reply(Answer(status, body, prediction_id, record.bundle, record.variant, json_length, traceparent))
+        if trace is not None and trace.sampled:
+            computed = progress.computed
+            self._tracing.finish(Finished(trace, arrived, record, computed, status, failure, perf_counter_ns()))
+        if status >= 500 or self._lines.access:
+            self._lines.write(record, status, failure)
 
     def _deadline_ns(self, call: Call) -> int:
         """The client's `timeout` parameter (microseconds, Triton's name for it), capped by the setting."""
@@ -151,7 +129,7 @@ class Predictor:
         status: int,
         failure: InferenceError | None,
     ) -> Record:
-        served, choice, computed, call = progress.served, progress.choice, progress.computed, progress.call
+        served, choice, computed, call = progress.served, progress.choice, progress.computed, progress.call or NO_CALL
         now = perf_counter_ns()
         timings = {"total": (now - arrived.started_ns) / 1e6}
         if progress.decoded_ns:
@@ -163,7 +141,7 @@ class Predictor:
             id=prediction_id,
             kind="answered" if failure is None else "refused",
             time=arrived.admitted_ns / 1e9,
-            model=shown(arrived.model),
+            model=shown(arrived.model) if served is None else served.model,
             version=None if served is None else served.version,
             bundle=None if served is None else served.digest,
             variant=None if choice is None else choice.variant.variant,
@@ -179,7 +157,8 @@ class Predictor:
             timings=timings,
             batch_size=0 if computed is None else computed.batch_rows,
             engine=None if served is None else served.engine,
-            trace_id=trace_id(arrived.traceparent),
+            trace_id=None if progress.trace is None else progress.trace.trace_id,
+            span_id=None if progress.trace is None else progress.trace.span_id,
             payload=Payload(
                 unit=arrived.unit,
                 client_id=call.client_id,
@@ -194,17 +173,6 @@ class Predictor:
     def _group(self, unit: str) -> int:
         """A keyed hash: the monitor can tell units apart, and without the key nobody can tell who they are."""
         return int.from_bytes(blake2b(unit.encode(), key=self._unit_key, digest_size=7).digest(), "little")
-
-
-def trace_id(traceparent: str | None) -> str | None:
-    """Return the trace id of a W3C `traceparent` header, or None when there is none that is valid.
-
-    >>> trace_id("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-    '4bf92f3577b34da6a3ce929d0e0e4736'
-    """
-    parts = (traceparent or "").split("-")
-    valid = len(parts) >= 4 and len(parts[1]) == 32 and set(parts[1]) <= set("0123456789abcdef") and parts[1].strip("0")
-    return parts[1] if valid else None
 
 
 def hang_up(arrived: Arrived) -> None:

@@ -9,40 +9,61 @@ Source: the protocol's `inference_rest.md`, and Triton's `extension_binary_data.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from math import prod
+from math import isfinite, prod
+from struct import error as StructError  # noqa: N812 - a class, whatever its module calls it
+from struct import pack, unpack
 from typing import Any
 
 import numpy as np
 import orjson
 
-from bundles.schema import DATATYPES, TensorSpec
-from gateway.errors import BadCall, ModelFailed
+from bundles.schema import DATATYPES
+from gateway.call import Arrived, Call, Source
+from gateway.errors import BadCall, InferenceError, ModelFailed
+from gateway.schema import Schema, WantedOutput, kind, shown
 from monitors.log.record import Tensor
 
+FORMATS = {
+    "BOOL": "?",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "FP32": "f",
+    "FP64": "d",
+}
+"""The letters of `struct` for the datatypes that JSON can carry."""
 BINARY_ONLY = frozenset({"FP16", "BF16"})
 """JSON has no agreed form for these; the protocol's text calls it problematic and so it is refused."""
-NAME_LENGTH_SHOWN = 64
-"""Names from a client are cut to this many characters in messages, records and labels."""
 
 
-@dataclass(frozen=True, slots=True)
-class WantedOutput:
-    """One entry of a call's `outputs`; `binary` is None when the call as a whole decides."""
+class OpenInference:
+    """The wire of this protocol over HTTP."""
 
-    name: str
-    binary: bool | None
+    operation = "POST /v2/models/{model}/infer"
 
+    def decode(self, arrived: Arrived, schema: Schema) -> Call:
+        """As `Wire.decode`."""
+        return decode(arrived.body, arrived.json_length)
 
-@dataclass(slots=True)
-class Call:
-    """A decoded inference call."""
+    def encode(
+        self, call: Call, outputs: Sequence[Tensor], source: Source, prediction_id: str
+    ) -> tuple[bytes, int | None]:
+        """As `Wire.encode`."""
+        parameters = {
+            "snowgate_prediction_id": prediction_id,
+            "snowgate_bundle": source.digest,
+            "snowgate_variant": source.variant,
+        }
+        return encode(call, outputs, model=source.model, version=source.version, parameters=parameters)
 
-    inputs: list[Tensor]
-    client_id: str | None = None
-    parameters: dict[str, Any] = field(default_factory=dict)
-    outputs: tuple[WantedOutput, ...] = ()
-    binary_output: bool = False
+    def refuse(self, error: InferenceError, prediction_id: str) -> bytes:
+        """The protocol's own error body, and the id under which the refusal is in the log."""
+        return orjson.dumps({"error": error.message, "prediction_id": prediction_id})
 
 
 def decode(body: bytes | bytearray | memoryview, json_length: int | None) -> Call:
@@ -65,14 +86,15 @@ def decode(body: bytes | bytearray | memoryview, json_length: int | None) -> Cal
         msg = f"body: not JSON: {error}"
         raise BadCall(msg) from None
     if not isinstance(document, dict):
-        msg = f"body: {_kind(document)}, expected an object with `inputs`"
+        msg = f"body: {kind(document)}, expected an object with `inputs`"
         raise BadCall(msg)
     call = Call(
         inputs=_decode_inputs(document, view[len(head) :]),
         client_id=_client_id(document),
         parameters=_parameters(document, "parameters"),
     )
-    call.outputs = tuple(_wanted(document))
+    if "outputs" in document:
+        call.outputs = tuple(_wanted(document))
     call.binary_output = call.parameters.get("binary_data_output") is True
     return call
 
@@ -80,19 +102,21 @@ def decode(body: bytes | bytearray | memoryview, json_length: int | None) -> Cal
 def _decode_inputs(document: dict[str, Any], tail: memoryview) -> list[Tensor]:
     inputs = document.get("inputs")
     if not isinstance(inputs, list) or not inputs:
-        msg = f"inputs: {_kind(inputs)}, expected an array of at least one tensor"
+        msg = f"inputs: {kind(inputs)}, expected an array of at least one tensor"
         raise BadCall(msg)
     tensors, offset, seen = [], 0, set()
     for position, item in enumerate(inputs):
         if not isinstance(item, dict):
-            msg = f"inputs[{position}]: {_kind(item)}, expected an object with name, datatype, shape and data"
+            msg = f"inputs[{position}]: {kind(item)}, expected an object with name, datatype, shape and data"
             raise BadCall(msg)
         name, datatype, shape = _described(item, position)
         if name in seen:
             msg = f"input '{name}': given twice, expected once"
             raise BadCall(msg)
         seen.add(name)
-        size = _parameters(item, f"input '{name}': parameters").get("binary_data_size")
+        size = None
+        if "parameters" in item:
+            size = _parameters(item, f"input '{name}': parameters").get("binary_data_size")
         if size is None:
             data = _json_bytes(name, datatype, shape, item)
         else:
@@ -109,12 +133,12 @@ def _decode_inputs(document: dict[str, Any], tail: memoryview) -> list[Tensor]:
 def _described(item: dict[str, Any], position: int) -> tuple[str, str, list[int]]:
     name, datatype, shape = item.get("name"), item.get("datatype"), item.get("shape")
     if not isinstance(name, str) or not name:
-        msg = f"inputs[{position}].name: {_kind(name)}, expected a string"
+        msg = f"inputs[{position}].name: {kind(name)}, expected a string"
         raise BadCall(msg)
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         msg = f"input '{shown(name)}': datatype {shown(datatype)}, expected one of {', '.join(DATATYPES)}"
         raise BadCall(msg)
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+    if not isinstance(shape, list) or [size for size in shape if type(size) is not int or size < 0]:
         msg = f"input '{shown(name)}': shape {shown(shape)}, expected an array of integers, none below 0"
         raise BadCall(msg)
     return name, datatype, shape
@@ -164,10 +188,13 @@ def _json_bytes(name: str, datatype: str, shape: list[int], item: dict[str, Any]
         msg = f"{what}: {datatype} in JSON, expected binary data (parameters.binary_data_size)"
         raise BadCall(msg)
     if not isinstance(data, list):
-        msg = f"{what}: data is {_kind(data)}, expected an array"
+        msg = f"{what}: data is {kind(data)}, expected an array"
         raise BadCall(msg)
     if datatype == "BYTES":
         return _strings(what, shape, data)
+    packed = _packed(datatype, shape, data)
+    if packed is not None:
+        return packed
     try:
         array = np.array(data)
     except ValueError:
@@ -186,6 +213,20 @@ def _json_bytes(name: str, datatype: str, shape: list[int], item: dict[str, Any]
             check_range(what, datatype, min(exact), max(exact))
             return np.array(exact, dtype=DATATYPES[datatype][0]).tobytes()
     return _numbers(what, datatype, array)
+
+
+def _packed(datatype: str, shape: list[int], data: list[Any]) -> bytes | None:
+    """Pack a flat array of numbers in one call that checks kind and range as it goes; None when it is none.
+
+    Some ten times as fast as looking at it from numpy, which then says what is wrong.
+    """
+    count = len(data)
+    if count != prod(shape) or not count or type(data[0]) not in (int, float):
+        return None
+    try:
+        return pack(f"<{count}{FORMATS[datatype]}", *data)
+    except (StructError, OverflowError, KeyError):
+        return None
 
 
 def _numbers(what: str, datatype: str, array: np.ndarray[Any, Any]) -> bytes:
@@ -231,7 +272,7 @@ def _strings(what: str, shape: list[int], data: list[Any]) -> bytes:
     parts = []
     for element in flat:
         if not isinstance(element, str):
-            msg = f"{what}: data holds {_kind(element)}, expected strings for BYTES"
+            msg = f"{what}: data holds {kind(element)}, expected strings for BYTES"
             raise BadCall(msg)
         raw = element.encode()
         parts.append(len(raw).to_bytes(4, "little") + raw)
@@ -243,11 +284,11 @@ def _parameters(item: dict[str, Any], what: str) -> dict[str, Any]:
     if parameters is None:
         return {}
     if not isinstance(parameters, dict):
-        msg = f"{what}: {_kind(parameters)}, expected an object"
+        msg = f"{what}: {kind(parameters)}, expected an object"
         raise BadCall(msg)
     for key, value in parameters.items():
         if not isinstance(value, str | int | float | bool):
-            msg = f"{what}.{shown(key)}: {_kind(value)}, expected a string, a number or a boolean"
+            msg = f"{what}.{shown(key)}: {kind(value)}, expected a string, a number or a boolean"
             raise BadCall(msg)
     return parameters
 
@@ -255,7 +296,7 @@ def _parameters(item: dict[str, Any], what: str) -> dict[str, Any]:
 def _client_id(document: dict[str, Any]) -> str | None:
     client_id = document.get("id")
     if client_id is not None and not isinstance(client_id, str):
-        msg = f"id: {_kind(client_id)}, expected a string"
+        msg = f"id: {kind(client_id)}, expected a string"
         raise BadCall(msg)
     return client_id or None
 
@@ -265,62 +306,19 @@ def _wanted(document: dict[str, Any]) -> list[WantedOutput]:
     if outputs is None:
         return []
     if not isinstance(outputs, list):
-        msg = f"outputs: {_kind(outputs)}, expected an array"
+        msg = f"outputs: {kind(outputs)}, expected an array"
         raise BadCall(msg)
     wanted: list[WantedOutput] = []
     for position, item in enumerate(outputs):
         name = item.get("name") if isinstance(item, dict) else None
         if not isinstance(name, str):
-            msg = f"outputs[{position}]: {_kind(item)}, expected an object with a name"
+            msg = f"outputs[{position}]: {kind(item)}, expected an object with a name"
             raise BadCall(msg)
         if any(one.name == name for one in wanted):
             msg = f"output '{shown(name)}': asked for twice, expected once"
             raise BadCall(msg)
         wanted.append(WantedOutput(name, _parameters(item, f"output '{shown(name)}': parameters").get("binary_data")))
     return wanted
-
-
-def check(call: Call, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, batched: bool) -> int:
-    """Check a call against a bundle's declared tensors and return its rows (1 for a model without a batch axis).
-
-    Raises:
-        BadCall: naming the input, what came, and what was expected.
-    """
-    declared = {spec.name: spec for spec in inputs}
-    came = {tensor.name for tensor in call.inputs}
-    for tensor in call.inputs:
-        spec = declared.get(tensor.name)
-        if spec is None:
-            msg = f"input '{shown(tensor.name)}': unknown, expected {', '.join(map(repr, declared))}"
-            raise BadCall(msg)
-        if tensor.datatype != spec.datatype:
-            msg = f"input '{spec.name}': datatype {tensor.datatype}, expected {spec.datatype}"
-            raise BadCall(msg)
-        if len(tensor.shape) != len(spec.shape) or any(
-            want not in (-1, size) for want, size in zip(spec.shape, tensor.shape, strict=True)
-        ):
-            msg = f"input '{spec.name}': shape {tensor.shape}, expected {list(spec.shape)} (-1 is any size)"
-            raise BadCall(msg)
-    for name, spec in declared.items():
-        if name not in came:
-            msg = f"input '{name}': missing, expected {spec.datatype} of shape {list(spec.shape)}"
-            raise BadCall(msg)
-    known = {spec.name for spec in outputs}
-    for wanted in call.outputs:
-        if wanted.name not in known:
-            msg = f"output '{shown(wanted.name)}': unknown, expected one of {', '.join(map(repr, known))}"
-            raise BadCall(msg)
-    if not batched:
-        return 1
-    rows = {tensor.shape[0] for tensor in call.inputs}
-    if len(rows) > 1:
-        counts = ", ".join(f"'{tensor.name}' has {tensor.shape[0]}" for tensor in call.inputs)
-        msg = f"inputs: {counts} rows, expected the same number in all"
-        raise BadCall(msg)
-    if rows == {0}:
-        msg = f"input '{call.inputs[0].name}': 0 rows, expected at least 1"
-        raise BadCall(msg)
-    return rows.pop()
 
 
 def encode(
@@ -367,11 +365,11 @@ def json_data(tensor: Tensor) -> list[Any]:
     if tensor.datatype in BINARY_ONLY:
         msg = f"output '{tensor.name}': {tensor.datatype}, {way_out}"
         raise ModelFailed(msg)
-    array = np.frombuffer(tensor.data, dtype=DATATYPES[tensor.datatype][0])
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    values = list(unpack(f"<{prod(tensor.shape)}{FORMATS[tensor.datatype]}", tensor.data))
+    # One NaN or infinity makes a sum that is not finite. So can finite numbers; those are looked at one by one.
+    if tensor.datatype in ("FP32", "FP64") and not isfinite(sum(values)) and not all(map(isfinite, values)):
         msg = f"output '{tensor.name}': NaN or infinity, {way_out}"
         raise ModelFailed(msg)
-    values: list[Any] = array.tolist()
     return values
 
 
@@ -383,14 +381,3 @@ def elements(data: bytes) -> list[bytes]:
         found.append(bytes(data[offset + 4 : offset + 4 + length]))
         offset += 4 + length
     return found
-
-
-def shown(value: object) -> str:
-    """Cut what a client sent to a length that is fit for a message."""
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= NAME_LENGTH_SHOWN else text[:NAME_LENGTH_SHOWN] + "…"
-
-
-def _kind(value: object) -> str:
-    names = {type(None): "nothing", bool: "a boolean", int: "a number", float: "a number", str: "a string"}
-    return names.get(type(value), "an array" if isinstance(value, list) else "an object")

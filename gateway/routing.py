@@ -28,6 +28,15 @@ class Variant:
     weight: int
 
 
+@dataclass(slots=True)
+class Choice:
+    """The variant that answers, with the reason and the probability with which it was chosen."""
+
+    variant: Variant
+    reason: str
+    probability: float
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """How one model's traffic is split: the last variant takes what the others leave."""
@@ -50,15 +59,6 @@ class Route:
         # The stable one last: canaries take the lowest buckets, which makes a growing weight nested.
         ordered = tuple(sorted(variants, key=lambda one: one.variant == "stable"))
         return Route(document["model"], document["rollout"], revision, ordered)
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The variant that answers, with the reason and the probability with which it was chosen."""
-
-    variant: Variant
-    reason: str
-    probability: float
 
 
 def bucket(rollout: str, unit: str) -> int:

@@ -8,11 +8,10 @@ hands on those whose runner stayed, and the worker closes the others once they a
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bundles.schema import TensorSpec
 from gateway.batching import RunnerQueue
 from gateway.errors import NotFound, Unavailable
-from gateway.protocol import shown
 from gateway.routing import Choice, Route, Variant, choose
+from gateway.schema import Schema, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +23,7 @@ class Served:
     digest: str
     platform: str
     engine: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    batched: bool
+    schema: Schema
     queue: RunnerQueue
 
 

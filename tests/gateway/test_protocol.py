@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundles.schema import DATATYPES
+from gateway.call import Call
 from gateway.errors import BadCall, ModelFailed
-from gateway.protocol import Call, decode, elements, encode, json_data
+from gateway.protocol import decode, elements, encode, json_data
 from monitors.log.record import Tensor
 
 NUMERIC = [name for name in DATATYPES if name not in ("BYTES", "FP16", "BF16", "BOOL")]
