@@ -153,4 +153,7 @@ def describe_run(installed: Sequence[tuple[Peer, Path]], plan: Plan, work: Path)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

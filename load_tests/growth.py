@@ -95,7 +95,7 @@ class Grown(Snowgate):
 def bundles(growth: Growth) -> Iterator[Row]:
     """Load one of many bundles; the others are loaded, and idle."""
     home = growth.work / "bundles-home"
-    weights = load_file(growth.work / "models" / "mlp.safetensors")
+    weights: dict[str, Any] = load_file(growth.work / "models" / "mlp.safetensors")
     np.savez(growth.work / "mlp.npz", **weights)
     files = [Path(dense.__file__), growth.work / "mlp.npz"]
     models: dict[str, Model] = {}
@@ -296,4 +296,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -13,6 +13,7 @@ import selectors
 import socket
 import sys
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -49,52 +50,79 @@ def answer_length(received: bytes | bytearray) -> int | None:
 
 
 def run(port: int, request: bytes, rate: float, seconds: float, connections: int) -> dict[str, float]:
-    """Send calls at this rate for so long, wait for their answers, and return quantiles in milliseconds."""
+    """Send calls at this rate for so long, wait for their answers, and return quantiles in milliseconds.
+
+    Raises:
+        ConnectionError: the server closed a connection.
+        TimeoutError: answers did not come.
+    """
     gaps = np.random.default_rng(11).exponential(1 / rate, size=max(1, round(rate * seconds)))
-    due: list[float] = np.cumsum(gaps).tolist()
-    latencies, lateness, failed = [0.0] * len(due), [], 0
-    selector = selectors.EpollSelector()
-    free: deque[Connection] = deque()
-    for _number in range(connections):
-        opened = socket.create_connection(("127.0.0.1", port))
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(opened)
-        selector.register(opened, selectors.EVENT_READ, connection)
-        free.append(connection)
-    sent, answered, blocked = 0, 0, False
-    began = perf_counter()
-    while answered < len(due):
-        now = perf_counter() - began
-        while sent < len(due) and due[sent] <= now and free:
-            connection = free.popleft()
-            connection.call = sent
-            connection.socket.sendall(request)
-            if not blocked:
-                lateness.append(perf_counter() - began - due[sent])
-            sent, now = sent + 1, perf_counter() - began
-        blocked = sent < len(due) and due[sent] <= now
-        if now > due[-1] + DRAIN_SECONDS_MAX:
-            raise TimeoutError(f"{len(due) - answered} of {len(due)} calls had no answer {DRAIN_SECONDS_MAX:g} s later")
-        for key, _events in selector.select(0):
-            connection = key.data
-            arrived = connection.socket.recv(RECEIVE_BYTES)
-            if not arrived:
-                raise ConnectionError(f"the server closed a connection after {answered} of {len(due)} answers")
-            connection.received += arrived
-            length = answer_length(connection.received)
-            if length is not None and len(connection.received) >= length:
-                latencies[connection.call] = perf_counter() - began - due[connection.call]
-                failed += not connection.received.startswith(b"HTTP/1.1 2")
-                connection.received.clear()
-                free.append(connection)
-                answered += 1
-    wall = perf_counter() - began
-    for key in list(selector.get_map().values()):
-        key.data.socket.close()
-    quantiles = np.quantile(latencies, [0.5, 0.99, 0.999]) * 1e3
-    late = float(np.quantile(lateness, 0.99)) * 1e3 if lateness else 0.0
+    calls = Calls(np.cumsum(gaps).tolist(), request)
+    with ExitStack() as stack:
+        for _number in range(connections):
+            opened = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            calls.free.append(Connection(opened))
+        selector = stack.enter_context(selectors.EpollSelector())
+        for connection in calls.free:
+            selector.register(connection.socket, selectors.EVENT_READ, connection)
+        wall = calls.loop(selector)
+    quantiles = np.quantile(calls.latencies, [0.5, 0.99, 0.999]) * 1e3
+    late = float(np.quantile(calls.lateness, 0.99)) * 1e3
     named = dict(zip(("p50_ms", "p99_ms", "p999_ms"), quantiles.round(3).tolist(), strict=True))
-    return {"requests": len(due), "failed": failed, "seconds": wall, "late_p99_ms": round(late, 3), **named}
+    return {"requests": len(calls.due), "failed": calls.failed, "seconds": wall, "late_p99_ms": round(late, 3), **named}
+
+
+@dataclass
+class Calls:
+    """All calls of a run: when they are due, in seconds from its start, and what became of them."""
+
+    due: list[float]
+    request: bytes
+    free: deque[Connection] = field(default_factory=deque)
+    latencies: list[float] = field(default_factory=list)
+    lateness: list[float] = field(default_factory=list)
+    failed: int = 0
+
+    def loop(self, selector: selectors.BaseSelector) -> float:
+        """Send and receive until all are answered; return how long that took."""
+        sent, total, blocked = 0, len(self.due), False
+        began = perf_counter()
+        while len(self.latencies) < total:
+            now = perf_counter() - began
+            while sent < total and self.due[sent] <= now and self.free:
+                connection = self.free.popleft()
+                connection.call = sent
+                connection.socket.sendall(self.request)
+                now = perf_counter() - began
+                if not blocked:
+                    self.lateness.append(now - self.due[sent])
+                sent += 1
+            blocked = sent < total and self.due[sent] <= now  # It waits for a connection: the server's lateness.
+            if now > self.due[-1] + DRAIN_SECONDS_MAX:
+                left = total - len(self.latencies)
+                raise TimeoutError(
+                    f"{left} of {total} calls had no answer {DRAIN_SECONDS_MAX:g} s after the last was due"
+                )
+            for key, _events in selector.select(0):
+                if self.answered(key.data):
+                    self.latencies.append(perf_counter() - began - self.due[key.data.call])
+        return perf_counter() - began
+
+    def answered(self, connection: Connection) -> bool:
+        """Take what has arrived; say whether the answer is whole, and then the connection is free."""
+        arrived = connection.socket.recv(RECEIVE_BYTES)
+        if not arrived:
+            known = f"{len(self.latencies)} of {len(self.due)} answers"
+            raise ConnectionError(f"the server closed a connection after {known}")
+        connection.received += arrived
+        length = answer_length(connection.received)
+        if length is None or len(connection.received) < length:
+            return False
+        self.failed += not connection.received.startswith(b"HTTP/1.1 2")
+        connection.received.clear()
+        self.free.append(connection)
+        return True
 
 
 if __name__ == "__main__":

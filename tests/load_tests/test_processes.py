@@ -1,4 +1,5 @@
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -79,3 +80,22 @@ def test_who_does_not_listen_is_killed(tmp_path: Path) -> None:
     pids = keeper.descendants(kept.pid)
     kept.stop()
     assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_nothing_outlives_whoever_started_it(tmp_path: Path) -> None:
+    """When a comparison is killed with SIGKILL, its servers end by themselves."""
+    program = f"""
+import os, sys, time
+from pathlib import Path
+from load_tests.comparison.processes import Kept
+command = [sys.executable, "-c", "import time; time.sleep(600)"]
+kept = Kept(command, cpus={CPU}, log=Path({str(tmp_path)!r}) / "log", variables=dict(os.environ))
+print(kept.pid, flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        keeper_pid = int(starter.stdout.readline())
+        (pid,) = wait_until(lambda: keeper.descendants(keeper_pid), what="the command")
+        starter.kill()
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), what="the command's end")

@@ -22,5 +22,5 @@ class RayServe(Peer):
         return [[str(place.python), script, str(place.ports[0]), str(place.cores)]]
 
     def variables(self, place: Place) -> dict[str, str]:
-        """Send nothing home."""
-        return {"RAY_USAGE_STATS_ENABLED": "0"}
+        """Send nothing home, and make no token in the user's home folder: only loopback is listened on."""
+        return {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}

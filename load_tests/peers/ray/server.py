@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,12 @@ class Network:
         return {"outputs": [tensor]}
 
 
-if __name__ == "__main__":
-    port, cores = map(int, sys.argv[1:])
+def serve_until_told(port: int, cores: int, folder: str) -> None:
+    """Start a cluster of one machine with both models, and end it at SIGTERM."""
     quiet = {"enable_access_log": False, "log_level": "WARNING"}
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="WARNING", _node_ip_address="127.0.0.1")
+    ray.init(
+        num_cpus=2, include_dashboard=False, logging_level="WARNING", _node_ip_address="127.0.0.1", _temp_dir=folder
+    )
     serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config=quiet)
     for name in ("mlp", "cnn"):
         application = Network.options(num_replicas=cores, logging_config=quiet).bind(name)
@@ -43,3 +46,9 @@ if __name__ == "__main__":
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     serve.shutdown()
     ray.shutdown()
+
+
+if __name__ == "__main__":
+    # Its sockets lie in there, and the kernel takes 107 characters for the path of one.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as short:
+        serve_until_told(int(sys.argv[1]), int(sys.argv[2]), short)
