@@ -1,6 +1,6 @@
 """Snowgate beside other servers: the same models, one load generator, right answers, in interleaved rounds.
 
-    python load_tests/compare.py                                     everything, about two hours
+    python load_tests/compare.py                                     everything, about an hour
     python load_tests/compare.py --quick --peers fastapi,triton      about two minutes, once they are installed
     python load_tests/compare.py --duel --peers triton,fastapi       all up at once, short turns, ratios to the first
 
@@ -22,7 +22,7 @@ from typing import Any
 # In place of this script's folder: it is the checkout's own code that is measured, and it names its modules in full.
 sys.path[0] = str(Path(__file__).parents[1])
 
-from load_tests.comparison.course import Course, Plan, allowed_cpus, ratios, say
+from load_tests.comparison.course import Course, Plan, ratios, say, what_is_missing
 from load_tests.comparison.environment import Environments, InstallError, versions
 from load_tests.comparison.machine import describe
 from load_tests.comparison.models import write_models
@@ -39,14 +39,25 @@ def listed(convert: Callable[[str], Any], allowed: Sequence[Any] | None = None) 
     """Return a parser of comma-separated values."""
 
     def parse(text: str) -> list[Any]:
-        found = [convert(part.strip()) for part in text.split(",") if part.strip()]
-        unknown = [one for one in found if allowed is not None and one not in allowed]
-        if unknown or not found:
-            expected = ", ".join(map(str, allowed)) if allowed else "numbers"
-            raise argparse.ArgumentTypeError(f"{text!r}: expected some of {expected}, with commas between them")
+        words = [part.strip() for part in text.split(",") if part.strip()]
+        try:
+            found = [convert(word) for word in words]
+        except ValueError:
+            found = []
+        if not found or not all(allowed is None or one in allowed for one in found):
+            expected = f"some of {', '.join(map(str, allowed))}" if allowed else "numbers"
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}, with commas between them")
         return found
 
     return parse
+
+
+def positive(text: str) -> int:
+    """Parse a whole number above zero."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number above zero")
+    return number
 
 
 def arguments() -> argparse.Namespace:
@@ -58,9 +69,9 @@ def arguments() -> argparse.Namespace:
     add("--models", type=listed(str, ["mlp", "cnn"]), default=["mlp", "cnn"], metavar="A,B")
     add("--bodies", type=listed(str, ["json", "binary"]), default=["json", "binary"], metavar="A,B")
     add("--cores", type=listed(int, [1, 2]), metavar="N,N", help="1: pinned to one; 2: two, the generator on them too")
-    add("--concurrency", type=listed(int), metavar="N,N", help="connections, each with one call at a time")
-    add("--rounds", type=int, help="rounds, or rotations of a duel; medians over them are shown")
-    add("--seconds", type=int, help="length of a point")
+    add("--concurrency", type=listed(positive), metavar="N,N", help="connections, each with one call at a time")
+    add("--rounds", type=positive, help="rounds, or rotations of a duel; medians over them are shown")
+    add("--seconds", type=positive, help="length of a point")
     add("--quick", action="store_true", help="defaults for two minutes: one core, 1 and 64 at once, 2 rounds of 2 s")
     add("--duel", action="store_true", help="all servers up, turns of 2 s, 5 rotations, ratios to the first peer")
     add("--cache", type=Path, default=CACHE, help=f"where peers are installed  [default: {CACHE}]")
@@ -83,8 +94,9 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Install, measure, print. Exit code 1 when a point has an error instead of numbers."""
     chosen = arguments()
-    if len(allowed_cpus()) < 2:
-        say("a comparison needs two CPUs: one for the servers, one for the load generator")
+    missing = what_is_missing()
+    if missing:
+        say(missing)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # As Ctrl-C does: everything that runs is ended.
     peers = [PEERS[name] for name in dict.fromkeys([*chosen.peers, OURS])]

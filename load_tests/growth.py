@@ -27,7 +27,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from load_tests.comparison import answers, arrivals, dense
-from load_tests.comparison.course import allowed_cpus, generator_cpus, say, server_cpus
+from load_tests.comparison.course import generator_cpus, say, server_cpus, what_is_missing
 from load_tests.comparison.machine import describe, durable_sync_ms
 from load_tests.comparison.models import ROWS, Model, write_models
 from load_tests.comparison.points import BUSY_CPUS, Load, PointError
@@ -262,8 +262,9 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Measure and print. Exit code 1 when a row has an error instead of numbers."""
     chosen = arguments()
-    if len(allowed_cpus()) < 2:
-        say("this needs two CPUs: one for the server, one for the load generator")
+    missing = what_is_missing()
+    if missing:
+        say(missing)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # As Ctrl-C does: everything that runs is ended.
     cache = chosen.cache.expanduser().absolute()

@@ -28,4 +28,6 @@ def complaint(server: Server, model: Model, body: str, together: int = 1) -> str
         return None
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return next((said for said in pool.map(call, range(0, len(model.rows), together)) if said), None)
+        said = list(pool.map(call, range(0, len(model.rows), together)))
+    server.answered += said.count(None)
+    return next(filter(None, said), None)

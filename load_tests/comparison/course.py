@@ -6,9 +6,10 @@ better ratios; what the idle ones cost is then on everybody's account alike.
 """
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -31,8 +32,8 @@ class Plan:
     cores: Sequence[int]
     concurrency: Sequence[int]
     rounds: int
-    seconds: float
-    warm_up: float
+    seconds: int
+    warm_up: int
 
     def points(self, peer: Peer, cores: int) -> list[Point]:
         """Return the points of one turn of a peer."""
@@ -78,7 +79,7 @@ class Course:
                 owed = peer.settled(server.place, server.answered)
             if owed:
                 yield from failed(points, owed)
-        except (ServerError, wrk.LoadError) as error:
+        except ServerError as error:
             yield from failed([point for point in points if point not in done], str(error))
 
     def duel(self) -> Iterator[Sample]:
@@ -117,7 +118,8 @@ class Course:
     def _warm_up(self, server: Server, point: Point) -> None:
         model = server.models[point.model]
         load = Load(point.body, WARM_UP_CONCURRENCY, self.plan.warm_up, generator_cpus(point.cores))
-        load.drive(server, model)
+        with suppress(wrk.LoadError):  # The point that follows says what is wrong.
+            load.drive(server, model)
 
 
 def server_cpus(cores: int) -> list[int]:
@@ -128,6 +130,15 @@ def server_cpus(cores: int) -> list[int]:
 def generator_cpus(cores: int) -> list[int]:
     """Return the CPUs of the generator: the second one; with two cores it shares both with the server."""
     return allowed_cpus()[1:2] if cores == 1 else allowed_cpus()[:cores]
+
+
+def what_is_missing() -> str | None:
+    """Say why nothing can be measured on this machine, or None."""
+    if len(allowed_cpus()) < 2:
+        return "this needs two CPUs: one for the server, one for the load generator"
+    if shutil.which("wrk") is None:
+        return "wrk is the load generator, and is not installed. On Debian and Ubuntu: apt-get install wrk"
+    return None
 
 
 def allowed_cpus() -> list[int]:

@@ -55,14 +55,14 @@ class Sample:
         return f"{self.point}: {said.format(**self.numbers)}{busy}"
 
 
-def measure(server: Server, point: Point, *, seconds: float, cpus: Sequence[int]) -> Sample:
+def measure(server: Server, point: Point, *, seconds: int, cpus: Sequence[int]) -> Sample:
     """Load a running server for so long, its answers checked before and after."""
     model = server.models[point.model]
     facts = server.peer.facts(server.place)
     load = Load(point.body, point.concurrency, seconds, cpus)
     try:
         return Sample(point, load.run(server, model), facts)
-    except PointError as error:
+    except (PointError, wrk.LoadError) as error:
         return Sample(point, facts=facts, error=str(error))
 
 
@@ -72,7 +72,7 @@ class Load:
 
     body: str
     concurrency: int
-    seconds: float
+    seconds: int
     cpus: Sequence[int]  # of the generator
     rows: int = 1  # in each call
 

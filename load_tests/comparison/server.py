@@ -104,7 +104,7 @@ class Server:
     ) -> None:
         self.peer = peer
         self.models = models
-        self.answered = 0
+        self.answered = 0  # by what is counted: checks and loads
         self._stack = ExitStack()
         self._cpus = cpus
         self._kept: list[Kept] = []
@@ -155,7 +155,6 @@ class Server:
         answer = self._http.request("POST", self.url(model.name), body=content, headers=headers)
         if answer.status // 100 != 2:
             raise ServerError(f"{self.peer.name}: status {answer.status}: {answer.data[:300]!r}")
-        self.answered += 1
         length = answer.headers.get("Inference-Header-Content-Length")
         return self.peer.answer(answer.data, None if length is None else int(length))
 

@@ -6,7 +6,6 @@ what a stalled connection did not send, as wrk does by itself.
 
 import json
 import resource
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ SCRIPT = Path(__file__).with_name("report.lua")
 
 
 class LoadError(Exception):
-    """wrk is missing, or said nothing that can be read; the text says what to do."""
+    """wrk failed, or said nothing that can be read; the text holds what it said."""
 
 
 @dataclass(frozen=True)
@@ -59,24 +58,19 @@ def parse(output: str) -> Report:
 
 
 def drive(
-    url: str, body: Path, headers: Mapping[str, str], *, concurrency: int, seconds: float, cpus: Sequence[int]
+    url: str, body: Path, headers: Mapping[str, str], *, concurrency: int, seconds: int, cpus: Sequence[int]
 ) -> Report:
-    """Send the body for so long over so many connections, and report."""
-    wrk = shutil.which("wrk")
-    if wrk is None:
-        raise LoadError("wrk is the load generator, and is not installed. On Debian and Ubuntu: apt-get install wrk")
+    """Send the body for so long (wrk knows whole seconds) over so many connections, and report."""
     named = [part for header in headers.items() for part in header]
-    # wrk takes whole seconds only.
-    options = ["--threads", "1", "--connections", str(concurrency), "--duration", f"{max(1, round(seconds))}s"]
+    options = ["--threads", "1", "--connections", str(concurrency), "--duration", f"{seconds}s"]
     options += ["--timeout", f"{TIMEOUT_SECONDS}s", "--script", str(SCRIPT), url, "--", str(body), *named]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        pinned([wrk, *options], cpus),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=seconds + TIMEOUT_SECONDS + 30,
-    )
+    command = pinned(["wrk", *options], cpus)
+    limit = seconds + TIMEOUT_SECONDS + 30
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit)
+    except subprocess.TimeoutExpired:
+        raise LoadError(f"wrk was to end after {seconds} s, and had not after {limit} s") from None
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise LoadError(f"wrk ended with {done.returncode}: {done.stderr[-500:]}")

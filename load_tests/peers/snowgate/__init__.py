@@ -80,11 +80,16 @@ class Snowgate(Peer):
     def settled(self, place: Place, requests: int) -> str | None:
         """Wait until the monitor has read a record from the log for every answer: proof that both were on."""
         deadline = time.monotonic() + READ_SECONDS_MAX
-        while (read := monitor_records(place.ports[2])) < requests:
+        while True:
+            try:
+                read = monitor_records(place.ports[2])
+            except urllib3.exceptions.HTTPError as error:
+                return f"the control port does not answer: {error}"
+            if read >= requests:
+                return None
             if time.monotonic() > deadline:
                 return f"{requests} answers, but the monitor has read {read} records after {READ_SECONDS_MAX:g} s"
             time.sleep(0.2)
-        return None
 
 
 def monitor_records(control_port: int) -> int:
