@@ -3,12 +3,11 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from load_tests.comparison import keeper
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(
@@ -27,6 +26,16 @@ def run(script: str, *words: str, cache: Path) -> tuple[list[dict[str, Any]], st
     return json.loads(done.stdout), done.stderr
 
 
+def processes_naming(folder: Path) -> list[str]:
+    """Return the command lines of running processes that name a folder, as a gateway's and its children's do."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with suppress(OSError):
+                found.append((process / "cmdline").read_bytes().decode(errors="replace"))
+    return [one for one in found if str(folder) in one]
+
+
 def test_snowgate_is_measured_with_its_log_and_monitor_on(tmp_path: Path) -> None:
     """One short point of a real gateway: right answers, all columns, the monitor read every answer, all gone."""
     words = "--peers snowgate --models mlp --bodies json --cores 1 --concurrency 4 --rounds 1 --seconds 1"
@@ -41,4 +50,20 @@ def test_snowgate_is_measured_with_its_log_and_monitor_on(tmp_path: Path) -> Non
     assert row["durable_sync_ms"]["p99"] >= row["durable_sync_ms"]["p50"] > 0
     assert "snowgate mlp json 1 core c4" in progress
     assert list((tmp_path / "cache").iterdir()) == [], "the run's folder is gone"
-    assert keeper.descendants(os.getpid()) == [], "no process is left"
+    assert processes_naming(tmp_path) == [], "no process is left"
+
+
+def test_arrivals_are_measured_in_an_open_loop(tmp_path: Path) -> None:
+    """Growth finds a capacity, then lets calls arrive at shares of it; every row has its quantiles."""
+    words = "--experiments arrivals --seconds 1"
+    rows, _progress = run("growth.py", *words.split(), cache=tmp_path / "cache")
+    assert [(row["experiment"], row["value"], row["error"]) for row in rows] == [
+        ("arrivals", 100, None),
+        ("arrivals", 50, None),
+        ("arrivals", 80, None),
+        ("arrivals", 95, None),
+    ]
+    for row in rows[1:]:
+        assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["p999_ms"]
+        assert row["late_p99_ms"] >= 0
+    assert list((tmp_path / "cache").iterdir()) == []
