@@ -130,6 +130,11 @@ def _deployments(operations: Operations) -> APIRouter:
         """What is desired, what is, and why they differ."""
         return operations.deployment(model, environment)
 
+    @router.post("/environments/{environment}/deployments/{model}/withdraw")
+    def withdraw(environment: str, model: str, body: Act) -> dict[str, Any]:
+        """Serve a model no more; calls that are in flight are answered."""
+        return operations.withdraw(model, environment, actor=body.actor, reason=body.reason)
+
     @router.get("/environments/{environment}/rollouts/{model}")
     def rollout(environment: str, model: str) -> dict[str, Any]:
         """How far the way to the desired version is."""

@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("gateway.commands.train:train", "Run a training command, record it, and pack what it made."),
     "bundle": ("gateway.commands.bundle:bundle", "Pack, list, show, verify and trust bundles."),
     "deploy": ("gateway.commands.deploy:deploy", "Say which version an environment shall serve."),
+    "withdraw": ("gateway.commands.withdraw:withdraw", "Serve a model no more in an environment."),
     "rollout": ("gateway.commands.rollout:rollout", "See a rollout, promote or abort it."),
     "prediction": (
         "gateway.commands.prediction:prediction",

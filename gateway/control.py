@@ -24,6 +24,7 @@ from prometheus_client import Metric
 from bundles.errors import RefConflict
 from bundles.home import Home
 from bundles.refs import Ref
+from gateway.answers import Answers, answer
 from gateway.audit import audit, now
 from gateway.channel import Channel
 from gateway.children import Child
@@ -47,12 +48,16 @@ ACKNOWLEDGE_SECONDS = 5.0
 class Control:
     """Everything that one running gateway does beside serving."""
 
-    def __init__(self, home: Home, state: State, settings: Settings, listening: socket.socket) -> None:
+    def __init__(
+        self, home: Home, state: State, settings: Settings, listening: socket.socket, grpc: socket.socket | None
+    ) -> None:
+        """`listening` and `grpc` are the open sockets that all workers accept from."""
         self.home = home
         self.state = state
         self.settings = settings
         self.totals = Totals()
         self._listening = listening
+        self._grpc = grpc
         self._refs = home.refs()
         self._store = home.store()
         self._wake = asyncio.Event()
@@ -66,10 +71,12 @@ class Control:
         self._monitor: Child | None = None
         self._changes: dict[str, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._answers: Answers = {}
         self.settled = asyncio.Event()
 
-    def start(self, monitor_command: list[str] | None) -> None:
-        """Start the workers, the monitor and the loop."""
+    def start(self, monitor_command: list[str] | None, answers: Answers) -> None:
+        """Start the workers, the monitor and the loop; `answers` are for what workers ask."""
+        self._answers = answers
         for number in range(self.settings.server.workers):
             name = f"w{number}"
             child = self._workers[name] = Child(
@@ -84,6 +91,8 @@ class Control:
     async def stop(self) -> None:
         """Drain: no new connections, answers for all that was accepted, then the monitor, then the runners."""
         self._listening.close()
+        if self._grpc is not None:
+            self._grpc.close()
         grace = self.settings.server.drain_seconds + 5
         await asyncio.gather(*(child.stop(grace) for child in self._workers.values()))
         if self._monitor is not None:
@@ -119,8 +128,10 @@ class Control:
             tracing=self._tracing_share(),
             logging=logging_configuration(self.settings.logging, f"worker {name}"),
             access_lines=self.settings.logging.access,
+            grpc_connection_seconds=server.grpc_connection_seconds,
             keys=key_digests(self.settings),
             hosts=["127.0.0.1", "localhost", "[::1]"] if self.settings.loopback else None,
+            repository_api=server.repository_api,
         )
 
         def command() -> tuple[list[str], list[int]]:
@@ -133,8 +144,12 @@ class Control:
                 "--parent": str(os.getpid()),
                 "--settings": orjson.dumps(asdict(settings)).decode(),
             }
+            inherited = [self._listening.fileno(), theirs.fileno()]
+            if self._grpc is not None:
+                arguments["--grpc-socket"] = str(self._grpc.fileno())
+                inherited.append(self._grpc.fileno())
             words = [word for pair in arguments.items() for word in pair]
-            return [sys.executable, "-m", "gateway.worker", *words], [self._listening.fileno(), theirs.fileno()]
+            return [sys.executable, "-m", "gateway.worker", *words], inherited
 
         return command
 
@@ -166,6 +181,8 @@ class Control:
                 self._acknowledged.set()
             elif "metrics" in message:
                 self.totals.update(name, message["metrics"])
+            elif "question" in message:
+                self._task(answer(channel, message, self._answers))
         channel.close()
 
     async def _reconcile_for_ever(self) -> None:
@@ -334,6 +351,16 @@ class Control:
 
     async def _end_when_unused(self, runners: list[Runner], revision: int) -> None:
         """End runners once every worker has a table without them, and their last calls had time to be answered."""
+        await self._acknowledge(revision)
+        await asyncio.sleep(min(self.settings.server.timeout_seconds, ACKNOWLEDGE_SECONDS))
+        for runner in runners:
+            await self._runners.stop(runner)
+
+    async def followed(self) -> None:
+        """Wait until every worker has the newest table, or has had the time to take it."""
+        await self._acknowledge(self._table["revision"])
+
+    async def _acknowledge(self, revision: int) -> None:
         try:
             async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
                 while any(applied < revision for applied in self._applied.values()):
@@ -341,9 +368,6 @@ class Control:
                     await self._acknowledged.wait()
         except TimeoutError:
             log.warning("a worker did not apply table %d within %.0f s", revision, ACKNOWLEDGE_SECONDS)
-        await asyncio.sleep(min(self.settings.server.timeout_seconds, ACKNOWLEDGE_SECONDS))
-        for runner in runners:
-            await self._runners.stop(runner)
 
     def _task(self, coroutine: Any) -> None:
         task = asyncio.create_task(coroutine)

@@ -8,16 +8,18 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from gateway.errors import InferenceError, NotFound, Unavailable
+from gateway.errors import InferenceError, Unavailable
+from gateway.extension_routes import extension_routes
+from gateway.extensions import Extensions
 from gateway.predict import Predictor
-from gateway.table import Served
 
-EXTENSIONS = ["binary_tensor_data"]
 VERSION = "0.1.0"
 
 
 def create_data_app(
-    predictor: Predictor, refusal: Callable[[bytes | None, bytes | None], InferenceError | None]
+    predictor: Predictor,
+    extensions: Extensions,
+    refusal: Callable[[bytes | None, bytes | None], InferenceError | None],
 ) -> FastAPI:
     """Build the application for everything on the data port but inference."""
     app = FastAPI(title="Snowgate data plane", openapi_url=None, docs_url=None, redoc_url=None)
@@ -38,11 +40,14 @@ def create_data_app(
     @app.get("/v2")
     @app.get("/v2/")
     async def server() -> dict[str, Any]:
-        return {"name": "snowgate", "version": VERSION, "extensions": EXTENSIONS}
+        return {"name": "snowgate", "version": VERSION, "extensions": extensions.names}
 
     @app.get("/v2/models")
     async def models() -> dict[str, Any]:
         return {"models": sorted(predictor.table.models)}
+
+    # Before the routes of one model, of which none may be called `stats`.
+    app.include_router(extension_routes(extensions))
 
     @app.get("/v2/models/{name}")
     async def model(name: str) -> dict[str, Any]:
@@ -94,25 +99,13 @@ def _errors(app: FastAPI) -> None:
 
 def _error(status: int, message: str, headers: Any = None) -> JSONResponse:
     """The protocol's own error body."""
+    if status == Unavailable.status:
+        headers = {"Retry-After": "1", **(headers or {})}
     return JSONResponse({"error": message}, status, headers)
 
 
-def _served(predictor: Predictor, name: str, version: str | None) -> Served:
-    model = predictor.table.model(name)
-    if version is None:
-        stable = [one.version for one in model.route.variants if one.variant == "stable"]
-        if stable and stable[0] not in model.versions:
-            msg = f"model '{name}' version '{stable[0]}' is starting, try again in a second"
-            raise Unavailable(msg)
-        version = stable[0] if stable else None
-    if version is None or version not in model.versions:
-        msg = f"Request for unknown model: '{name}' version '{version}' is not found"
-        raise NotFound(msg)
-    return model.versions[version]
-
-
 def _metadata(predictor: Predictor, name: str, version: str | None) -> dict[str, Any]:
-    served = _served(predictor, name, version)
+    served = predictor.table.model(name).named(version)
     tensors = {
         side: [{"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in specs]
         for side, specs in (("inputs", served.schema.inputs), ("outputs", served.schema.outputs))
@@ -122,7 +115,7 @@ def _metadata(predictor: Predictor, name: str, version: str | None) -> dict[str,
 
 
 def _ready(predictor: Predictor, name: str, version: str | None) -> dict[str, Any]:
-    served = _served(predictor, name, version)
+    served = predictor.table.model(name).named(version)
     if not served.queue.connected:
         msg = f"model '{name}' version '{served.version}' is not ready: its runner is starting again"
         raise Unavailable(msg)

@@ -11,7 +11,8 @@ protocol's status code travels with it because every one of these becomes exactl
     ├── ClientGone     499  nobody waits for the answer any more
     ├── ModelFailed    500  the model raised, or answered something that it did not declare
     ├── Unavailable    503  ours, and worth another try: starting, full, draining, log not writable
-    └── TimedOut       504  the deadline passed
+    ├── TimedOut       504  the deadline passed
+    └── Declined       …    control's refusal of what it was asked on a client's behalf; the status is control's
 """
 
 
@@ -94,3 +95,13 @@ class TimedOut(InferenceError):
 
     status = 504
     error_type = "timed_out"
+
+
+class Declined(InferenceError):
+    """Control can't do, or won't do, what a client asked of it through a worker."""
+
+    error_type = "declined"
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status

@@ -132,6 +132,22 @@ class Operations:
         self._move(name, before, digest, actor, reason or what, {"model": model, "version": version, "canary": canary})
         return self.deployment(model, environment)
 
+    def withdraw(self, model: str, environment: str, *, actor: str, reason: str = "") -> dict[str, Any]:
+        """Serve a model no more in an environment; calls that are in flight there are answered.
+
+        Raises:
+            OperationError: it is not deployed (404); somebody else moved the ref first (409).
+        """
+        name = _environment_ref(environment, model)
+        before = self.refs.get(name)
+        if before is None or before.digest is None:
+            raise OperationError(f"{model} is not deployed in {environment}: nothing to withdraw", 404)
+        details = {"environment": environment, "digest": before.digest, "version": before.details.get("version")}
+        self._state.commit(audit(actor, "withdraw", model, reason, details))
+        gone = {"model": model, "version": None, "canary": None}
+        self._move(name, before, None, actor, reason or f"withdraw version {details['version']}", gone)
+        return self.deployment(model, environment)
+
     def deployment(self, model: str, environment: str) -> dict[str, Any]:
         """Tell what is desired, what is, and in one sentence why they differ. Raises OperationError (404)."""
         ref = self.refs.get(_environment_ref(environment, model))
@@ -312,7 +328,7 @@ class Operations:
         return deployment, ref
 
     def _move(
-        self, name: str, before: Ref | None, digest: str, actor: str, reason: str, details: Mapping[str, Any]
+        self, name: str, before: Ref | None, digest: str | None, actor: str, reason: str, details: Mapping[str, Any]
     ) -> None:
         expected = None if before is None else before.commit
         try:

@@ -29,6 +29,11 @@ class RemoteOperations:
         body = {"reference": reference, "canary": canary, "actor": actor, "reason": reason, "again": again}
         return self._ask("POST", f"environments/{_part(environment)}/deployments", body)
 
+    def withdraw(self, model: str, environment: str, *, actor: str, reason: str) -> Any:
+        """See `Operations.withdraw`."""
+        path = f"environments/{_part(environment)}/deployments/{_part(model)}/withdraw"
+        return self._ask("POST", path, {"actor": actor, "reason": reason})
+
     def deployment(self, model: str, environment: str) -> Any:
         """See `Operations.deployment`."""
         return self._ask("GET", f"environments/{_part(environment)}/deployments/{_part(model)}")

@@ -61,6 +61,25 @@ class Model:
             raise Unavailable(msg)
         return served, choice
 
+    def named(self, version: str | None) -> Served:
+        """Return the version that a question about the model is about: the named one, else the stable one.
+
+        Raises:
+            NotFound: it is not loaded.
+            Unavailable: the stable version's runner is starting.
+        """
+        if version is None:
+            stable = next((one.version for one in self.route.variants if one.variant == "stable"), None)
+            if stable is not None and stable not in self.versions:
+                msg = f"model '{self.name}' version '{stable}' is starting, try again in a second"
+                raise Unavailable(msg)
+            version = stable
+        served = None if version is None else self.versions.get(version)
+        if served is None:
+            msg = f"Request for unknown model: '{self.name}' version '{shown(version)}' is not found"
+            raise NotFound(msg)
+        return served
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -81,10 +100,11 @@ class Table:
     @property
     def ready(self) -> bool:
         """Whether every model's stable version can answer; a canary that can't does not make a server unready."""
-        return bool(self.models) and all(_can_answer(model) for model in self.models.values())
+        return bool(self.models) and all(can_answer(model) for model in self.models.values())
 
 
-def _can_answer(model: Model) -> bool:
+def can_answer(model: Model) -> bool:
+    """Whether a model's stable version has its runner."""
     stable = next((one for one in model.route.variants if one.variant == "stable"), None)
     served = None if stable is None else model.versions.get(stable.version)
     return served is not None and served.queue.connected

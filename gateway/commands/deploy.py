@@ -58,7 +58,7 @@ def wait_for(work: Any, deployment: dict[str, Any], seconds: float) -> tuple[dic
     while True:
         if wanted in [one["digest"] for one in deployment["rejected"]]:
             return deployment, ROLLED_BACK
-        if deployment["phase"] in ("Healthy", "Paused") and deployment["settled"]:
+        if deployment["phase"] in ("Healthy", "Paused", "Idle") and deployment["settled"]:
             return deployment, 0
         if deployment["phase"] in ("Degraded", "Aborted") and deployment["settled"]:
             return deployment, ROLLED_BACK

@@ -66,3 +66,18 @@ def test_a_canary_is_promoted_or_aborted(capsys: pytest.CaptureFixture[str], hom
     assert run(capsys, "rollout", "promote", "signs", *place)[0] == 0
     _code, out, _err = run(capsys, "rollout", "get", "signs", *place, "-o", "json")
     assert json.loads(out)["desired"] | {"version": "2", "canary": None} == json.loads(out)["desired"]
+
+
+def test_withdraw(capsys: pytest.CaptureFixture[str], home: Home, packed: Packed) -> None:
+    """What was deployed is desired no more; a second time, and for what never was, there is nothing to withdraw."""
+    place = ("--home", str(home.path))
+    assert run(capsys, "deploy", "signs@1", *place)[0] == 0
+    code, out, err = run(capsys, "withdraw", "signs", "--from", "production", *place, "-o", "json")
+    assert code == 0, err
+    assert json.loads(out)["desired"] is None
+    for model in ("signs", "nope"):
+        code, _out, err = run(capsys, "withdraw", model, *place)
+        assert code == 1
+        assert f"{model} is not deployed in production" in err
+    history = home.refs().history("refs/environments/production/signs")
+    assert [one.digest for one in history] == [None, packed.digest]
