@@ -42,7 +42,7 @@ def descendants(root: int) -> list[int]:
 
 def reap() -> list[int]:
     """Collect children that have ended, without waiting; return their ids."""
-    ended = []
+    ended: list[int] = []
     while True:
         try:
             pid, _status = os.waitpid(-1, os.WNOHANG)

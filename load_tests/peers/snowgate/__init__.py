@@ -117,7 +117,7 @@ def deploy(recipe: Recipe, home: Path) -> None:
         folder = Path(made)
         for file in recipe.files:
             shutil.copy(file, folder)
-        np.savez(folder / "holdout.npz", **{INPUT: recipe.holdout})
+        np.savez(folder / "holdout.npz", allow_pickle=False, **{INPUT: recipe.holdout})
         words = RECIPE.format(
             name=recipe.name,
             loader=recipe.loader,
