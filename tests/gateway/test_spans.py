@@ -2,6 +2,8 @@
 
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +13,6 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-import orjson
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
@@ -318,12 +319,14 @@ def test_what_waits_is_exported_at_the_end(signs: Home, start: Start, collector:
     assert [one for _resource, one in collector.spans if attributes(one).get("snowgate.prediction.id") == prediction_id]
 
 
-def test_opentelemetry_is_not_imported_without_an_endpoint(signs: Home, start: Start) -> None:
-    """A gateway without an endpoint has none of it in memory, and continues a client's trace all the same."""
-    gateway = start(signs.path)
-    (worker,) = gateway.children("gateway.worker")
+def test_without_an_endpoint_a_clients_trace_goes_on(gateway: Gateway, shared_home: Home) -> None:
+    """Ids are carried into record and answer, whose flag says that nothing is recorded; the SDK is not imported."""
     theirs = parent()
     headers = gateway.call(traceparent=theirs)[2]
-    assert headers["traceparent"].split("-")[1::2] == [theirs.split("-")[1], "00"]
-    assert "google/_upb" not in Path(f"/proc/{worker}/maps").read_text()
-    assert orjson.loads(gateway.http.request("GET", gateway.url + "/v2").data)["name"] == "snowgate"
+    trace_id, span_id, flags = headers["traceparent"].split("-")[1:]
+    assert (trace_id, flags) == (theirs.split("-")[1], "00")
+    record = LogReader(shared_home.log).find(headers["Snowgate-Prediction-Id"])
+    assert record is not None
+    assert (record.trace_id, record.span_id) == (trace_id, span_id)
+    program = "import sys, gateway.worker; sys.exit('opentelemetry.sdk' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
