@@ -13,7 +13,10 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+import numpy as np
 import pytest
+import tritonclient.grpc
+import tritonclient.utils
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
@@ -264,6 +267,38 @@ def test_failed_and_refused_calls(shared: tuple[Gateway, Collector]) -> None:
     said = attributes(root)
     assert (said["error.type"], said["http.response.status_code"]) == ("not_found", 404)
     assert said["url.path"] == "/v2/models/nothing/versions/3/infer"
+
+
+def test_calls_by_grpc(shared: tuple[Gateway, Collector]) -> None:
+    """Trace context comes in and goes out as metadata; the span has gRPC's names, and the code of the answer."""
+    gateway, collector = shared
+    rows = tritonclient.grpc.InferInput("x", [1, 3], "FP32")
+    with tritonclient.grpc.InferenceServerClient(gateway.ready["grpc"]) as client:
+        rows.set_data_from_numpy(np.array([[1, 2, 3]], np.float32))
+        theirs = parent()
+        headers = {"traceparent": theirs, "tracestate": "vendor=1"}
+        answer = client.infer("signs", [rows], headers=headers).get_response()
+        spans = collector.trace(answer.parameters["snowgate_prediction_id"].string_param)[1]
+        root = spans["root"]
+        assert root.name == "inference.GRPCInferenceService/ModelInfer"
+        assert (root.trace_id.hex(), root.parent_span_id.hex()) == (theirs.split("-")[1], PARENT)
+        assert root.trace_state == "vendor=1"
+        assert set(spans) == {"root", "decode", "queue", "runner", "compute", "encode", "log"}
+        assert attributes(root)["rpc.response.status_code"] == "OK"
+        assert not [name for name in attributes(root) if name.startswith("http.")]
+
+        rows.set_data_from_numpy(np.array([[2000, 0, 0]], np.float32))
+        failing = parent()
+        with pytest.raises(tritonclient.utils.InferenceServerException, match="larger than 1000"):
+            client.infer("signs", [rows], headers={"traceparent": failing})
+    failed = wait_until(
+        lambda: [
+            one for _said, one in collector.spans if one.trace_id.hex() == failing.split("-")[1] and one.kind == 2
+        ],
+        what="the failed call",
+    )
+    assert attributes(failed[0])["rpc.response.status_code"] == "INTERNAL"
+    assert failed[0].status.code == Status.STATUS_CODE_ERROR
 
 
 def test_calls_of_one_batch_say_so(shared: tuple[Gateway, Collector]) -> None:
