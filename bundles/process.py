@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from bundles.errors import RunnerFailed
+from bundles.errors import RunnerFailed, RunnerGone
 from bundles.runner import frames
 from bundles.runner.signals import widened
 
@@ -28,6 +28,9 @@ PREDICT_SECONDS = 300.0
 END_SECONDS = 1.0
 """How long a runner that closed its connection may take to end, before it is said to be alive."""
 STDERR_SHOWN = 4_000
+VARIABLES = frozenset({"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ"})
+VARIABLE_PREFIXES = ("CUDA_", "GOMP_", "KMP_", "LC_", "MKL_", "NVIDIA_", "OMP_", "OPENBLAS_", "TF_", "TORCH_", "XLA_")
+"""Where to find things, and how many threads: all else that a model needs belongs in its bundle's parameters."""
 
 
 def command(directory: Path, socket_path: str, python: str = sys.executable) -> list[str]:
@@ -36,11 +39,18 @@ def command(directory: Path, socket_path: str, python: str = sys.executable) -> 
     return [python, "-I", "-u", str(RUNNER), *place]
 
 
+def environment() -> dict[str, str]:
+    """Return the variables that a runner gets of ours: what a framework needs, and nothing that may be a secret."""
+    return {
+        name: value for name, value in os.environ.items() if name in VARIABLES or name.startswith(VARIABLE_PREFIXES)
+    }
+
+
 class RunnerConnection:
     """A connection to a running runner, one call at a time."""
 
     def __init__(self, socket_path: str) -> None:
-        """Connect. Raises RunnerFailed."""
+        """Connect. Raises RunnerGone."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(PREDICT_SECONDS)
         self._decoder = frames.Decoder()
@@ -50,13 +60,14 @@ class RunnerConnection:
         except OSError as error:
             self._socket.close()
             msg = f"runner at {socket_path}: can't be reached: {error}"
-            raise RunnerFailed(msg) from error
+            raise RunnerGone(msg) from error
 
     def predict(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
         """Predict a batch: arrays with rows first, by input name. Returns the outputs and the signals.
 
         Raises:
-            RunnerFailed: the model raised, or the runner is gone.
+            RunnerFailed: the model raised.
+            RunnerGone: the runner ended.
             FrameError: an input is of a type that no tensor can hold.
         """
         described = [frames.from_array(name, array) for name, array in inputs.items()]
@@ -68,7 +79,7 @@ class RunnerConnection:
             answer, body = self._receive(call)
         except (OSError, frames.FrameError) as error:
             msg = f"runner: gone in the middle of a batch: {error}"
-            raise RunnerFailed(msg) from error
+            raise RunnerGone(msg) from error
         if "error" in answer:
             msg = f"the model failed: {answer['error']['type']}: {answer['error']['message']}"
             raise RunnerFailed(msg)
@@ -115,6 +126,7 @@ class RunnerProcess:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
+            env=environment(),
         )
         try:
             self.ready = self._wait_ready()
@@ -141,10 +153,10 @@ class RunnerProcess:
         """As `RunnerConnection.predict`; a runner that died says what it said last."""
         try:
             return self._connection.predict(inputs)
-        except RunnerFailed as error:
-            if isinstance(error.__cause__, OSError) and (status := self._status()) is not None:
+        except RunnerGone as error:
+            if (status := self._status()) is not None:
                 msg = f"the runner ended with status {status} in the middle of a batch{self._said()}"
-                raise RunnerFailed(msg) from error
+                raise RunnerGone(msg) from error
             raise
 
     def _status(self) -> int | None:

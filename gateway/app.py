@@ -24,7 +24,8 @@ from bundles.home import Home
 from gateway.admin import create_app
 from gateway.answers import Answers
 from gateway.audit import now
-from gateway.control import Control, key_digests
+from gateway.control import Control
+from gateway.keys import key_digests
 from gateway.logs import logging_configuration
 from gateway.operations import Operations
 from gateway.repository import Repository
@@ -32,6 +33,7 @@ from gateway.settings import Settings, SettingsError
 from gateway.statistics import statistics_json
 from monitors.incidents import Incidents
 from monitors.log.recovery import recover_all
+from monitors.outages import Outages
 from state.sqlite import SqliteState
 
 log = logging.getLogger("snowgate.control")
@@ -74,7 +76,9 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
         files.callback(state.close)
         addresses = Addresses(_url(data), None if grpc is None else _url(grpc).removeprefix("http://"), _url(admin))
         async with AsyncExitStack() as processes:
-            control = Control(home, state, settings, data, grpc)
+            page_links = settings.page.console_url or addresses.control
+            outages = Outages(state, page_links, settings.server.environment, now)
+            control = Control(home, state, settings, data, grpc, outages)
             operations = Operations(home, state, Incidents(state, now))
             app = _admin_app(operations, control, settings)
             server = _admin_server(app)

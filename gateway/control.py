@@ -2,20 +2,17 @@
 
 One loop, woken by a change of the refs, of the live state, or of a runner: read what is desired and what is, let
 `reconcile.decide` say the next step for each model, write it in one commit, push the new table to the workers. Only
-this process writes routes. A runner is ended only after every worker has acknowledged a table without it.
+this process writes routes. A runner is ended only after every worker has said that no call of its own is with it.
 """
 
 import asyncio
 import logging
 import os
-import secrets
 import socket
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -28,9 +25,11 @@ from gateway.answers import Answers, answer
 from gateway.audit import audit, now
 from gateway.channel import Channel
 from gateway.children import Child
+from gateway.keys import key_digests, unit_key_file
 from gateway.logs import logging_configuration
 from gateway.reconcile import Actual, Bundle, Decision, Desired, decide
-from gateway.runners import Runner, Runners
+from gateway.runner import Runner
+from gateway.runners import Outages, Runners
 from gateway.settings import Settings
 from gateway.totals import Totals
 from gateway.worker import WorkerSettings
@@ -42,30 +41,38 @@ POLL_SECONDS = 0.05
 """How often refs and state are looked at: some system calls and one indexed read, 0.1 % of a core."""
 RETRY_SECONDS = 1.0
 ACKNOWLEDGE_SECONDS = 5.0
-"""How long a worker may take to apply a table before it is not waited for any more."""
+"""How long a worker may take to apply a table before it is not waited for; it keeps a runner for a call's time more."""
 
 
 class Control:
     """Everything that one running gateway does beside serving."""
 
     def __init__(
-        self, home: Home, state: State, settings: Settings, listening: socket.socket, grpc: socket.socket | None
+        self,
+        home: Home,
+        state: State,
+        settings: Settings,
+        listening: socket.socket,
+        grpc: socket.socket | None,
+        outages: Outages,
     ) -> None:
         """`listening` and `grpc` are the open sockets that all workers accept from."""
         self.home = home
         self.state = state
         self.settings = settings
         self.totals = Totals()
+        self._outages = outages
         self._listening = listening
         self._grpc = grpc
         self._refs = home.refs()
         self._store = home.store()
         self._wake = asyncio.Event()
-        self._runners = Runners(home, self._wake.set)
+        self._runners = Runners(home, settings, self._wake.set)
         self._workers: dict[str, Child] = {}
         self._channels: dict[str, Channel] = {}
         self._applied: dict[str, int] = {}
-        self._acknowledged = asyncio.Event()
+        self._holds: dict[str, set[str]] = {}
+        self._told = asyncio.Event()
         self._ready: set[str] = set()
         self._table: dict[str, Any] = {"revision": 0, "models": {}, "runners": {}}
         self._monitor: Child | None = None
@@ -160,10 +167,10 @@ class Control:
 
     def _worker_ended(self, name: str) -> Callable[[int], None]:
         def ended(_status: int) -> None:
-            self._channels.pop(name, None)
+            for known in (self._channels, self._applied, self._holds):
+                known.pop(name, None)
             self._ready.discard(name)
-            self._applied.pop(name, None)
-            self._acknowledged.set()
+            self._told.set()
             self.totals.ended(name)
 
         return ended
@@ -176,9 +183,11 @@ class Control:
         channel.send({"table": self._table})
         async for message in channel.messages():
             if "applied" in message:
-                self._applied[name] = message["applied"]
+                self._applied[name], self._holds[name] = message["applied"], set(message["holds"])
                 self._ready.add(name)
-                self._acknowledged.set()
+                self._told.set()
+            elif "hangs" in message:
+                self._runners.hangs(message["hangs"])
             elif "metrics" in message:
                 self.totals.update(name, message["metrics"])
             elif "question" in message:
@@ -214,7 +223,7 @@ class Control:
         routes = {one.key.partition("/")[2]: one for one in self.state.list("routes/")}
         self._reject_broken(environment)
         rejected = frozenset(one.body["digest"] for one in self.state.list(f"rejected/{environment}/"))
-        run: set[str] = set()
+        run: dict[str, int] = {}
         models, phases = {}, []
         for model in sorted(refs.keys() | routes.keys()):
             ref, document = refs.get(model), routes.get(model)
@@ -222,22 +231,29 @@ class Control:
             desired = self._desired(model, ref)
             if desired is not None and self._changes.get(model) != desired.change:
                 self._changes[model] = desired.change
-                self._runners.forget_failure(desired.bundle.digest)
+                self._runners.forget_failures(desired.bundle.digest)
             decision = decide(model, desired, actual, rejected, self._runners.states())
             revision = self._write(model, environment, document, desired, actual, decision)
             self._move_back(ref, decision)
-            run |= decision.run
+            run |= self._replicas(model, decision)
             phases.append(decision.phase)
             if desired is not None or decision.route.variants():
                 models[model] = {"revision": revision, "route": self._route(model, decision)}
-        unneeded = self._runners.keep(frozenset(run))
+        unneeded = self._runners.keep(run)
         self._push(models)
+        self._runners.report(self._outages, self._version)
         if unneeded:
             self._task(self._end_when_unused(unneeded, self._table["revision"]))
         if "Progressing" in phases:
             self.settled.clear()
         else:
             self.settled.set()
+
+    def _replicas(self, model: str, decision: Decision) -> dict[str, int]:
+        """Say how many runners each version gets: the one that is only kept warm for going back gets one."""
+        scale = self.state.get(f"scale/{self.settings.server.environment}/{model}")
+        replicas = self.settings.runner_of(model).replicas if scale is None else scale.body["replicas"]
+        return {digest: 1 if digest == decision.warm else replicas for digest in decision.run}
 
     def _desired(self, model: str, ref: Ref | None) -> Desired | None:
         if ref is None or ref.digest is None:
@@ -295,6 +311,7 @@ class Control:
             "phase": decision.phase,
             "message": decision.message,
             "weight_set": decision.route.canary_weight,
+            "runners": self._runners.status(decision.run, self._version),
         }
         key = f"deployments/{environment}/{model}"
         before = self.state.get(key)
@@ -326,21 +343,7 @@ class Control:
 
     def _push(self, models: dict[str, Any]) -> None:
         """Send the workers a new table when anything in it differs."""
-        runners = {}
-        for one in self._runners.ready():
-            assert one.bundle is not None, "a ready runner has its bundle"
-            config = one.bundle.config
-            model = one.bundle.model
-            runners[one.digest] = {
-                "socket": one.socket,
-                "model": model,
-                "version": self._version(model, one.digest),
-                "platform": one.platform,
-                "engine": one.engine,
-                "max_batch_size": config["max_batch_size"],
-                "inputs": config["inputs"],
-                "outputs": config["outputs"],
-            }
+        runners = self._runners.table(self._version)
         if (models, runners) != (self._table["models"], self._table["runners"]):
             self._table = {"revision": self._table["revision"] + 1, "models": models, "runners": runners}
             for channel in self._channels.values():
@@ -350,24 +353,30 @@ class Control:
         return self._refs.version_of(digest, model) or digest[7:19]
 
     async def _end_when_unused(self, runners: list[Runner], revision: int) -> None:
-        """End runners once every worker has a table without them, and their last calls had time to be answered."""
-        await self._acknowledge(revision)
-        await asyncio.sleep(min(self.settings.server.timeout_seconds, ACKNOWLEDGE_SECONDS))
-        for runner in runners:
-            await self._runners.stop(runner)
+        """End runners once every worker has a table without them, and no call of its own with them."""
+        paths = {one.socket for one in runners}
+        seconds = self.settings.server.timeout_seconds + ACKNOWLEDGE_SECONDS
+        await self._until_no_worker(lambda name: self._is_behind(name, revision) or self._holds[name] & paths, seconds)
+        await self._runners.stop(runners)
 
     async def followed(self) -> None:
         """Wait until every worker has the newest table, or has had the time to take it."""
-        await self._acknowledge(self._table["revision"])
+        revision = self._table["revision"]
+        await self._until_no_worker(lambda name: self._is_behind(name, revision), ACKNOWLEDGE_SECONDS)
 
-    async def _acknowledge(self, revision: int) -> None:
+    def _is_behind(self, worker: str, revision: int) -> bool:
+        return self._applied.get(worker, 0) < revision
+
+    async def _until_no_worker(self, still: Callable[[str], object], seconds: float) -> None:
+        """Wait until something is true of no worker any more, `seconds` at most."""
         try:
-            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
-                while any(applied < revision for applied in self._applied.values()):
-                    self._acknowledged.clear()
-                    await self._acknowledged.wait()
+            async with asyncio.timeout(seconds):
+                while any(still(name) for name in self._channels):
+                    self._told.clear()
+                    await self._told.wait()
         except TimeoutError:
-            log.warning("a worker did not apply table %d within %.0f s", revision, ACKNOWLEDGE_SECONDS)
+            late = ", ".join(name for name in self._channels if still(name))
+            log.warning("worker %s did not follow table %d within %.0f s", late, self._table["revision"], seconds)
 
     def _task(self, coroutine: Any) -> None:
         task = asyncio.create_task(coroutine)
@@ -378,27 +387,3 @@ class Control:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("%s failed", task.get_name(), exc_info=task.exception())
-
-
-def unit_key_file(home: Home) -> Path:
-    """Return the file of the key under which units are hashed in the log (hexadecimal), made at first use.
-
-    Workers read it themselves: on their command line everybody on the machine could.
-    """
-    path = home.path / "keys" / "unit.key"
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32))
-    return path
-
-
-def key_digests(settings: Settings) -> list[str] | None:
-    """Return the digests of the API keys in the key file; None when there is none."""
-    if settings.server.api_keys_file is None:
-        return None
-    lines = [line.strip() for line in settings.server.api_keys_file.read_text().splitlines()]
-    return [sha256(line.encode()).hexdigest() for line in lines if line and not line.startswith("#")]
