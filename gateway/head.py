@@ -56,7 +56,17 @@ class Head:
     parsed and was in order is remembered under its bytes, and the parser is not asked again.
     """
 
-    __slots__ = ("json_length", "keep_alive", "length", "model", "request_id", "traceparent", "unit", "version")
+    __slots__ = (
+        "json_length",
+        "keep_alive",
+        "length",
+        "model",
+        "request_id",
+        "traceparent",
+        "tracestate",
+        "unit",
+        "version",
+    )
 
     def __init__(self, model: str, version: str | None, *, keep_alive: bool) -> None:
         self.model = model
@@ -67,6 +77,7 @@ class Head:
         self.unit: str | None = None
         self.request_id: str | None = None
         self.traceparent: str | None = None
+        self.tracestate: str | None = None
 
     def read(self, headers: Iterable[tuple[bytes, bytes]], shared: "LaneSettings") -> InferenceError | None:
         """Read the headers; return why the call can't be taken, or None."""
@@ -88,7 +99,9 @@ class Head:
             elif name == b"x-request-id":
                 self.request_id = value.decode("latin-1")
             elif name == b"traceparent":
-                self.traceparent = value.decode("latin-1")
+                self.traceparent = _joined(self.traceparent, value)
+            elif name == b"tracestate":
+                self.tracestate = _joined(self.tracestate, value)
             elif name == b"content-encoding" and value.lower() != b"identity":
                 shown = value.decode("latin-1")
                 refusal = Unsupported(f"Content-Encoding: {shown}, expected none: send the body as it is")
@@ -123,6 +136,12 @@ def lane_place(method: bytes, url: bytes) -> tuple[str, str | None] | None:
 
 def _count(value: bytes) -> int | None:
     return int(value) if value.isdigit() and len(value) < 16 else None
+
+
+def _joined(before: str | None, value: bytes) -> str:
+    """A header that came twice means both; of two trace parents neither is valid then, as the specification wants."""
+    text = value.decode("latin-1")
+    return text if before is None else f"{before},{text}"
 
 
 def _no_count(name: bytes, value: bytes) -> BadCall:

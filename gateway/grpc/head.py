@@ -15,6 +15,7 @@ class Head(NamedTuple):
     unit: str | None
     request_id: str | None
     traceparent: str | None
+    tracestate: str | None
     timeout_ns: int | None
     encoding: str
     grpc: bool
@@ -24,7 +25,7 @@ class Head(NamedTuple):
 def read_head(fields: Iterable[tuple[bytes, bytes]], unit_header: bytes) -> Head:
     """Pick out the fields. `unit_header` is in lower case, as all names in HTTP/2 are."""
     path, encoding, kind = "", "identity", b""
-    authority = key = unit = request_id = traceparent = timeout_ns = None
+    authority = key = unit = request_id = traceparent = tracestate = timeout_ns = None
     for name, value in fields:
         if name == b":path":
             path = value.decode("latin-1")
@@ -41,13 +42,21 @@ def read_head(fields: Iterable[tuple[bytes, bytes]], unit_header: bytes) -> Head
         elif name == b"x-request-id":
             request_id = value.decode("latin-1")
         elif name == b"traceparent":
-            traceparent = value.decode("latin-1")
+            traceparent = _joined(traceparent, value)
+        elif name == b"tracestate":
+            tracestate = _joined(tracestate, value)
         elif name == b"x-api-key":
             key = value
         elif name == b"authorization" and value[:7].lower() == b"bearer ":
             key = value[7:]
     grpc = kind == b"application/grpc" or kind.startswith((b"application/grpc+", b"application/grpc;"))
-    return Head(path, authority, key, unit, request_id, traceparent, timeout_ns, encoding, grpc)
+    return Head(path, authority, key, unit, request_id, traceparent, tracestate, timeout_ns, encoding, grpc)
+
+
+def _joined(before: str | None, value: bytes) -> str:
+    """A field that came twice means both; of two trace parents neither is valid then, as the specification wants."""
+    text = value.decode("latin-1")
+    return text if before is None else f"{before},{text}"
 
 
 def read_timeout(text: str) -> int | None:

@@ -155,8 +155,9 @@ def arrived_call(stream: Stream, data: bytes, started_ns: int, refused: Inferenc
         unit=head.unit,
         request_id=head.request_id,
         traceparent=head.traceparent,
+        tracestate=head.tracestate,
+        timeout_ns=head.timeout_ns,
     )
-    arrived.timeout_ns = head.timeout_ns
     arrived.started_ns = started_ns
     arrived.refused = refused
     return arrived
