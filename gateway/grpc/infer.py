@@ -16,7 +16,7 @@ from gateway.grpc.wire import GrpcInference, InferRequest, InferResponse, delimi
 from gateway.predict import Predictor, hang_up
 from gateway.steps import start
 
-WIRE = GrpcInference()
+ONE, STREAMED = GrpcInference("ModelInfer"), GrpcInference("ModelStreamInfer")
 StreamResponse = message("inference.ModelStreamInferResponse")
 INFER_RESPONSE = 2
 """The number of the field in `ModelStreamInferResponse`."""
@@ -52,7 +52,8 @@ class InferCall:
 
     def _predict(self, data: bytes, refused: InferenceError | None) -> None:
         if self._arrived is None:
-            self._arrived = arrived_call(self._stream, data, self._stream.started_ns, refused)
+            self._arrived = arrived_call(ONE, self._stream, data, self._stream.started_ns)
+            self._arrived.refused = refused or self._arrived.refused
             start(self._predictor.predict(self._arrived, self._reply))
 
     def refuse(self, error: InferenceError) -> None:
@@ -100,7 +101,7 @@ class InferStream:
                 f"answers were not taken, expected less than {STREAM_CALLS_MAX} and {STREAM_BYTES_MAX}"
             )
         self._stream.start(START)
-        arrived = arrived_call(self._stream, data, perf_counter_ns(), None)
+        arrived = arrived_call(STREAMED, self._stream, data, perf_counter_ns())
         answers: list[bytes] = []
         self._waiting.append((arrived, answers))
 
@@ -139,18 +140,19 @@ class InferStream:
         self._flush()
 
 
-def arrived_call(stream: Stream, data: bytes, started_ns: int, refused: InferenceError | None) -> Arrived:
+def arrived_call(wire: GrpcInference, stream: Stream, data: bytes, started_ns: int) -> Arrived:
     """Put together what is known of one call before it is decoded."""
+    refused = None
     try:
         request = InferRequest.FromString(data)
     except DecodeError as error:
         request = InferRequest()
-        refused = refused or BadCall(f"message: not a ModelInferRequest: {error}")
+        refused = BadCall(f"message: not a ModelInferRequest: {error}")
     head = stream.head
     arrived = Arrived(
         request.model_name,
         request.model_version or None,
-        WIRE,
+        wire,
         request,
         unit=head.unit,
         request_id=head.request_id,

@@ -48,6 +48,9 @@ RAW_OUTPUT = 6
 class GrpcInference:
     """The wire of this protocol over gRPC. A call's body is a `ModelInferRequest`, an answer's is its bytes."""
 
+    def __init__(self, method: str) -> None:
+        self.operation = f"inference.GRPCInferenceService/{method}"
+
     def decode(self, arrived: Arrived, schema: Schema) -> Call:
         """As `Wire.decode`."""
         request = arrived.body

@@ -103,7 +103,7 @@ class Peer:
 
     def headers(self, found: Frame) -> dict[str, str]:
         """Decode the headers of a frame."""
-        return dict(self._decoder.decode(found.payload))
+        return {str(name): str(value) for name, value in self._decoder.decode(found.payload)}
 
     def answer(self, stream: int) -> tuple[dict[str, str], bytes, dict[str, str]]:
         """Read one whole answer: what stands before it, its messages with their prefixes, and what stands behind."""

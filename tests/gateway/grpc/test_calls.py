@@ -131,7 +131,7 @@ def test_deadlines_and_cancellation(slow: Home, start: Callable[..., Gateway]) -
         mates[3].cancel()
         assert [one.result(20).outputs[0].name for one in (first, *mates[::2], mates[5])] == ["y"] * 5
 
-    def ends() -> list[str | None]:
+    def ends() -> list[str]:
         return sorted(str(one.error_type) for one in LogReader(slow.log).records() if one.kind == "refused")
 
     wait_until(lambda: ends().count("client_gone") >= 2 and ends().count("timed_out") >= 1, what="the records")
@@ -175,7 +175,7 @@ def test_limits_of_time(packed: Packed, home: Home, start: Callable[..., Gateway
         assert peer.wait(http2.GOAWAY).payload[4:] == http2.number(http2.NO_ERROR)
     with Peer(gateway.ready["grpc"], greeted=False) as silent:
         assert silent.ended()
-    ports = set()
+    ports: set[int] = set()
     with grpc.insecure_channel(gateway.ready["grpc"]) as channel:
         call = inference(channel)
         deadline = time.monotonic() + 30

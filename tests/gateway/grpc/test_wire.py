@@ -12,7 +12,7 @@ from gateway.grpc.wire import FIELDS, GrpcInference, InferRequest, InferResponse
 from gateway.schema import Schema
 from monitors.log.record import Tensor
 
-WIRE = GrpcInference()
+WIRE = GrpcInference("ModelInfer")
 SOURCE = Source("signs", "7", "sha256:abc", "stable")
 TEXTS = [b"", b"zero \0 inside", b"\xff\xfe no text"]
 
@@ -24,12 +24,9 @@ def extremes(datatype: str) -> list[Any]:
     dtype = DATATYPES[datatype][0]
     if dtype.kind == "b":
         return [True, False, True]
-    limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
-    return [
-        limits.min.item() if dtype.kind == "f" else limits.min,
-        1,
-        limits.max.item() if dtype.kind == "f" else limits.max,
-    ]
+    limits: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    values: list[Any] = np.array([limits.min, 1, limits.max], dtype).tolist()
+    return values
 
 
 def data_of(datatype: str, values: list[Any]) -> bytes:
