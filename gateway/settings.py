@@ -85,7 +85,7 @@ class TracingSettings(Section):
         default=0.01, ge=0, le=1, description="Share of the calls without a traceparent that are traced."
     )
     traces_per_second_max: float = Field(
-        default=100.0, ge=0, description="Most calls that are traced a second, those that a client asks for included."
+        default=20.0, ge=0, description="Most calls that are traced a second, those that a client asks for included."
     )
 
 

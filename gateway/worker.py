@@ -65,11 +65,11 @@ class WorkerSettings:
     body_seconds: float
     timeout_seconds: float
     drain_seconds: float
-    grpc_connection_seconds: float
     environment: str
     tracing: dict[str, Any]
     logging: dict[str, Any]
     access_lines: bool
+    grpc_connection_seconds: float
     keys: list[str] | None
     hosts: list[str] | None
     repository_api: bool
@@ -164,12 +164,8 @@ class Worker:
 
     def send_metrics(self) -> None:
         """Send what was counted so far."""
-        families = [
-            [one.name, one.type, one.documentation, [[s.name, s.labels, s.value] for s in one.samples]]
-            for one in self.metrics.registry.collect()
-        ]
         waiting = [[queue.name, queue.depth] for queue in self._queues.values()]
-        self.channel.send({"metrics": families, "waiting": waiting})
+        self.channel.send({"metrics": self.metrics.families(), "waiting": waiting})
 
 
 def _exporter(name: str, settings: WorkerSettings, metrics: WorkerMetrics) -> Exporter | None:

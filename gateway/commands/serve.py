@@ -59,6 +59,7 @@ def serve(
 
     def say(addresses: Addresses) -> None:
         click.echo(json.dumps({"ready": True} | addresses.to_json()))
-        click.echo(f"console: {addresses.control}   models: {addresses.http}/v2/models   end with Ctrl-C", err=True)
+        if settings.logging.format == "text":
+            click.echo(f"console: {addresses.control}   models: {addresses.http}/v2/models   end with Ctrl-C", err=True)
 
     uvloop.run(run_gateway(Home(home), settings, say))
