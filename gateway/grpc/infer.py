@@ -18,6 +18,8 @@ from gateway.steps import start
 
 ONE, STREAMED = GrpcInference("ModelInfer"), GrpcInference("ModelStreamInfer")
 StreamResponse = message("inference.ModelStreamInferResponse")
+BEFORE_PREDICTION_ID = field("snowgate-prediction-id", "0" * 36)[:-36]
+"""Prediction ids are all of one length."""
 INFER_RESPONSE = 2
 """The number of the field in `ModelStreamInferResponse`."""
 STREAM_CALLS_MAX = 1_024
@@ -167,18 +169,18 @@ def arrived_call(wire: GrpcInference, stream: Stream, data: bytes, started_ns: i
 
 def initial_metadata(stream: Stream, answer: Answer) -> bytes:
     """Encode what stands before an answer: the same fields as HTTP's headers, in lower case."""
-    parts = [START, field("snowgate-prediction-id", answer.prediction_id), _origin(answer.bundle, answer.variant)]
+    fields = _origin(answer.bundle, answer.variant) + BEFORE_PREDICTION_ID + answer.prediction_id.encode()
     if stream.head.request_id is not None:
-        parts.append(field("x-request-id", stream.head.request_id))
+        fields += field("x-request-id", stream.head.request_id)
     if answer.traceparent is not None:
-        parts.append(field("traceparent", answer.traceparent))
-    return b"".join(parts)
+        fields += field("traceparent", answer.traceparent)
+    return fields
 
 
 @lru_cache(maxsize=1024)
 def _origin(bundle: str | None, variant: str | None) -> bytes:
     named = {"snowgate-bundle": bundle, "snowgate-variant": variant}
-    return b"".join(field(name, value) for name, value in named.items() if value is not None)
+    return START + b"".join(field(name, value) for name, value in named.items() if value is not None)
 
 
 def _stream_answer(arrived: Arrived, answer: Answer) -> bytes:
