@@ -27,6 +27,7 @@ from gateway.channel import Channel
 from gateway.children import Child
 from gateway.keys import key_digests, unit_key_file
 from gateway.logs import logging_configuration
+from gateway.metrics_page import engines
 from gateway.reconcile import Actual, Bundle, Decision, Desired, decide
 from gateway.runner import Runner
 from gateway.runners import Outages, Runners
@@ -65,7 +66,7 @@ class Control:
         self._refs = home.refs()
         self._store = home.store()
         self._wake = asyncio.Event()
-        self._runners = Runners(home, settings, self._wake.set)
+        self._runners = Runners(home, state, settings, self._wake.set)
         self._workers: dict[str, Child] = {}
         self._channels: dict[str, Channel] = {}
         self._applied: dict[str, int] = {}
@@ -114,8 +115,8 @@ class Control:
         return all(self._applied.get(name) == self._table["revision"] for name in self._workers)
 
     def families(self) -> Iterable[Metric]:
-        """Return all that the workers have counted, added up."""
-        return self.totals.families()
+        """Return all that the workers have counted, added up, and what runs the versions that they serve."""
+        return [*self.totals.families(), engines(self._table["runners"].values())]
 
     def _worker_command(self, name: str) -> Callable[[], tuple[list[str], list[int]]]:
         server = self.settings.server
