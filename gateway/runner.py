@@ -44,6 +44,7 @@ class Launch:
 
     bundle: Bundle
     directory: Path
+    engine: str
     settings: RunnerSettings
     engine: str
 
