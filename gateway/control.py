@@ -25,7 +25,6 @@ from gateway.answers import Answers, answer
 from gateway.audit import audit, now
 from gateway.channel import Channel
 from gateway.children import Child
-from gateway.engines import Engines
 from gateway.keys import key_digests, unit_key_file
 from gateway.logs import logging_configuration
 from gateway.metrics_page import engines
@@ -67,11 +66,7 @@ class Control:
         self._refs = home.refs()
         self._store = home.store()
         self._wake = asyncio.Event()
-<<<<<<< HEAD
-        self._runners = Runners(home, settings, Engines(state), self._wake.set)
-=======
         self._runners = Runners(home, state, settings, self._wake.set)
->>>>>>> main
         self._workers: dict[str, Child] = {}
         self._channels: dict[str, Channel] = {}
         self._applied: dict[str, int] = {}
@@ -132,6 +127,9 @@ class Control:
             unit_key_file=str(unit_key_file(self.home)),
             body_bytes_max=server.max_body_bytes,
             body_seconds=server.body_seconds,
+            header_seconds=server.header_seconds,
+            connections_max=server.max_connections,
+            waiting_bytes_max=server.max_waiting_bytes,
             timeout_seconds=server.timeout_seconds,
             drain_seconds=server.drain_seconds,
             environment=server.environment,
@@ -141,6 +139,7 @@ class Control:
             grpc_connection_seconds=server.grpc_connection_seconds,
             keys=key_digests(self.settings),
             hosts=["127.0.0.1", "localhost", "[::1]"] if self.settings.loopback else None,
+            origins=list(server.allowed_origins),
             repository_api=server.repository_api,
         )
 

@@ -46,7 +46,6 @@ class Launch:
     directory: Path
     engine: str
     settings: RunnerSettings
-    engine: str
 
 
 class Runner:

@@ -21,10 +21,7 @@ from gateway.engines import Engines
 from gateway.reconcile import RunnerState
 from gateway.runner import Launch, Runner
 from gateway.settings import Settings
-<<<<<<< HEAD
-=======
 from state import State
->>>>>>> main
 
 log = logging.getLogger("snowgate.control")
 
@@ -62,22 +59,14 @@ class ReplicaSet:
         home = self._runners.home
         try:
             self.bundle = await asyncio.to_thread(prepare, home.store(), self.digest, home.keys(), self.directory)
+            settings = self._runners.settings.runner_of(self.bundle.model)
             # Before the first start: all replicas then run the bundle alike.
-            engine = await self._runners.engines.engine_for(self.bundle, self.directory)
+            engine = await self._runners.engines.engine_for(self.bundle, self.directory, settings.engine)
         except (BundleError, OSError) as error:
             self._refusal = str(error)
             log.error("bundle %s can't be served: %s", self.digest[:19], self._refusal)  # noqa: TRY400 - it says all
         else:
-<<<<<<< HEAD
-            settings = self._runners.settings.runner_of(self.bundle.model)
-            # Before the first start: all replicas then run the bundle alike.
-            engine = await self._runners.engines.engine_for(self.bundle, self.directory, settings.engine)
-            self._launch = Launch(self.bundle, self.directory, settings, engine)
-=======
-            self._launch = Launch(
-                self.bundle, self.directory, engine, self._runners.settings.runner_of(self.bundle.model)
-            )
->>>>>>> main
+            self._launch = Launch(self.bundle, self.directory, engine, settings)
             self.scale(self.wanted)
         self._runners.changed()
 
@@ -131,16 +120,11 @@ class ReplicaSet:
 class Runners:
     """All replica sets of a gateway. `changed` is called after every change of a state."""
 
-<<<<<<< HEAD
-    def __init__(self, home: Home, settings: Settings, engines: Engines, changed: Callable[[], None]) -> None:
-=======
     def __init__(self, home: Home, state: State, settings: Settings, changed: Callable[[], None]) -> None:
->>>>>>> main
         self.home = home
         self.settings = settings
-        self.engines = engines
         self.changed = changed
-        self.engines = Engines(state, settings.runner.engine)
+        self.engines = Engines(state)
         self._sets: dict[str, ReplicaSet] = {}
         self._ending: set[Runner] = set()
         # A socket's path is limited to 108 bytes, and a home may lie deep: sockets have a short folder of their own.

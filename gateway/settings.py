@@ -74,12 +74,6 @@ class ServerSettings(Section):
 class RunnerSettings(Section):
     """The processes in which models are loaded."""
 
-<<<<<<< HEAD
-=======
-    engine: Engine = Field(
-        default="auto", description="What runs torch bundles: the fastest that agrees (auto), or always this one."
-    )
->>>>>>> main
     replicas: int = Field(default=1, ge=1, le=REPLICAS_MAX, description="Runners of a version that has traffic.")
     memory_bytes: int | None = Field(
         default=None, ge=64 * 1024 * 1024, description="A runner that takes more is killed and started anew."
