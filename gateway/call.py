@@ -28,6 +28,7 @@ class Arrived:
         "refused",
         "request_id",
         "started_ns",
+        "timeout_ns",
         "traceparent",
         "unit",
         "version",
@@ -45,6 +46,7 @@ class Arrived:
         unit: str | None = None,
         request_id: str | None = None,
         traceparent: str | None = None,
+        timeout_ns: int | None = None,
     ) -> None:
         self.model = model
         self.version = version
@@ -54,6 +56,8 @@ class Arrived:
         self.unit = unit
         self.request_id = request_id
         self.traceparent = traceparent
+        self.timeout_ns = timeout_ns
+        """How long the client waits, where its protocol says it beside the call."""
         self.refused: InferenceError | None = None
         self.started_ns = perf_counter_ns()
         self.admitted_ns = time_ns()

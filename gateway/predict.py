@@ -69,7 +69,7 @@ class Predictor:
             call = progress.call = wire.decode(arrived, schema)
             progress.rows = schema.check(call.inputs, call.outputs)
             progress.decoded_ns = perf_counter_ns()
-            waiting = served.queue.submit(call.inputs, progress.rows, arrived.started_ns + self._deadline_ns(call))
+            waiting = served.queue.submit(call.inputs, progress.rows, arrived.started_ns + self._wait_ns(arrived, call))
             arrived.waiting = waiting
             computed = progress.computed = await waiting
             source = Source(served.model, served.version, served.digest, progress.choice.variant.variant)
@@ -97,15 +97,16 @@ class Predictor:
             traceparent = f"00-{record.trace_id}-{token_hex(8)}-{arrived.traceparent[53:55]}"
         reply(Answer(status, body, prediction_id, record.bundle, record.variant, json_length, traceparent))
 
-    def _deadline_ns(self, call: Call) -> int:
-        """The client's `timeout` parameter (microseconds, Triton's name for it), capped by the setting."""
+    def _wait_ns(self, arrived: Arrived, call: Call) -> int:
+        """The client's `timeout` parameter (microseconds, Triton's name for it), capped by deadline and setting."""
+        longest = self._timeout_ns if arrived.timeout_ns is None else min(arrived.timeout_ns, self._timeout_ns)
         timeout = call.parameters.get("timeout")
         if timeout is None:
-            return self._timeout_ns
+            return longest
         if type(timeout) is not int or timeout <= 0:
             msg = f"parameters.timeout: {shown(timeout)}, expected microseconds as an integer above 0"
             raise BadCall(msg)
-        return min(timeout * 1_000, self._timeout_ns)
+        return min(timeout * 1_000, longest)
 
     def _record(
         self,

@@ -20,6 +20,7 @@ import orjson
 from bundles.schema import DATATYPES
 from gateway.call import Arrived, Call, Source
 from gateway.errors import BadCall, InferenceError, ModelFailed
+from gateway.raw_binary import decode_raw
 from gateway.schema import Schema, WantedOutput, kind, shown
 from monitors.log.record import Tensor
 
@@ -46,6 +47,8 @@ class OpenInference:
 
     def decode(self, arrived: Arrived, schema: Schema) -> Call:
         """As `Wire.decode`."""
+        if arrived.json_length == 0:
+            return decode_raw(arrived.body, schema)
         return decode(arrived.body, arrived.json_length)
 
     def encode(

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from bundles.schema import TensorSpec
+from gateway.admission import Admission
 from gateway.batching import RunnerQueue
 from gateway.channel import Channel
 from gateway.data_app import create_data_app
@@ -55,10 +57,14 @@ class WorkerSettings:
     unit_key_file: str
     body_bytes_max: int
     body_seconds: float
+    header_seconds: float
+    connections_max: int
+    waiting_bytes_max: int
     timeout_seconds: float
     drain_seconds: float
     keys: list[str] | None
     hosts: list[str] | None
+    origins: list[str]
     repository_api: bool
 
 
@@ -168,14 +174,16 @@ async def serve(name: str, listening: socket.socket, end: socket.socket, setting
     worker = Worker(name, settings, channel)
     shared = LaneSettings(
         worker.predictor,
+        Admission(keys=settings.keys, hosts=settings.hosts, origins=settings.origins),
         unit_header=settings.unit_header,
         body_bytes_max=settings.body_bytes_max,
         body_seconds=settings.body_seconds,
-        keys=None if settings.keys is None else frozenset(key.encode() for key in settings.keys),
-        hosts=None if settings.hosts is None else frozenset(host.encode() for host in settings.hosts),
+        header_seconds=settings.header_seconds,
+        connections_max=settings.connections_max,
+        waiting_bytes_max=settings.waiting_bytes_max,
     )
     config = uvicorn.Config(
-        create_data_app(worker.predictor, worker.extensions, shared.refusal),
+        create_data_app(worker.predictor, worker.extensions, shared.admission),
         http=lane_protocol(shared),
         ws="none",
         lifespan="off",
@@ -227,9 +235,12 @@ def main() -> None:
     parser.add_argument("--settings", required=True)
     arguments = parser.parse_args()
     die_with(arguments.parent)
+    _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))  # One a connection; 1,024 are usual.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; control tells us when to end.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker %(message)s")
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # What is wrong with a request its client is told; a line for each would let strangers fill the disk.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     settings = WorkerSettings(**orjson.loads(arguments.settings))
     uvloop.run(
         serve(
