@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 import uvicorn
@@ -24,6 +25,7 @@ from gateway.admin import create_app
 from gateway.answers import Answers
 from gateway.audit import now
 from gateway.control import Control, key_digests
+from gateway.logs import logging_configuration
 from gateway.operations import Operations
 from gateway.repository import Repository
 from gateway.settings import Settings, SettingsError
@@ -54,10 +56,11 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
     """Serve a home until SIGTERM or SIGINT; `on_ready` is called when every deployment has gone as far as it can.
 
     Raises:
-        SettingsError: another address than loopback without keys; a port that is in use.
+        SettingsError: another address than loopback without keys; a port that is in use; tracing without its extra.
         HomeError: the home can't be written, or is served already.
     """
     check_exposure(settings)
+    check_tracing(settings)
     home.make()
     with ExitStack() as files:
         files.enter_context(home.lock())
@@ -113,6 +116,17 @@ def check_exposure(settings: Settings) -> None:
     _check_key_file(settings)
 
 
+def check_tracing(settings: Settings) -> None:
+    """Refuse an endpoint for spans that nobody here could send. Raises SettingsError."""
+    if settings.tracing.endpoint is None:
+        return
+    try:
+        distribution("opentelemetry-exporter-otlp-proto-http")
+    except PackageNotFoundError as error:
+        msg = f"tracing.endpoint = {settings.tracing.endpoint}: needs an extra, pip install 'snowgate[otel]'"
+        raise SettingsError(msg) from error
+
+
 def _check_key_file(settings: Settings) -> None:
     try:
         digests = key_digests(settings)
@@ -153,6 +167,7 @@ def monitor_command(home: Home, settings: Settings, addresses: Addresses) -> lis
         "environment": settings.server.environment,
     }
     place = ["--home", str(home.path), "--parent", str(os.getpid())]
+    place += ["--logging", json.dumps(logging_configuration(settings.logging, "monitor"))]
     return [sys.executable, "-m", "monitors.watch", *place, "--settings", json.dumps(chosen)]
 
 

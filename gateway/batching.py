@@ -10,11 +10,13 @@ fails with `TimedOut`, and if it was still waiting nobody computes it.
 """
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from math import prod
+from struct import unpack
 from time import perf_counter_ns
 from typing import Any, cast
 
@@ -40,6 +42,8 @@ class Computed:
     queue_ns: int
     compute_ns: int
     batch_rows: int
+    received_ns: int
+    runner_pid: int
 
 
 class Waiting(Step):
@@ -71,6 +75,7 @@ class RunnerQueue(asyncio.Protocol):
         self._frame_ids = count(1)
         self._decoder = frames.Decoder()
         self._transport: asyncio.Transport | None = None
+        self._runner_pid = 0
         self._flush_scheduled = False
         self._loop = asyncio.get_running_loop()
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
@@ -161,6 +166,8 @@ class RunnerQueue(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection to the runner."""
         self._transport = cast("asyncio.Transport", transport)
+        credentials = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        self._runner_pid = unpack("3i", credentials)[0]  # struct ucred: process, user, group
 
     def data_received(self, data: bytes) -> None:
         """Take what the runner answered and resume the calls of each whole frame."""
@@ -179,6 +186,7 @@ class RunnerQueue(asyncio.Protocol):
 
     def _share_out(self, batch: list[Waiting], header: dict[str, Any], body: memoryview) -> None:
         """Give each call its own rows of the batch's outputs and signals."""
+        received = perf_counter_ns()
         outputs, offset = [], 0
         for spec in header["outputs"]:
             outputs.append((spec, body[offset : offset + spec["size"]]))
@@ -203,8 +211,8 @@ class RunnerQueue(asyncio.Protocol):
                 for (spec, data), edges in zip(outputs, slices, strict=True)
             ]
             part = {name: values[first:last] for name, values in signals.items()}
-            computed = Computed(mine, part, one.sent_ns - one.queued_ns, header["compute_ns"], header["batch_rows"])
-            one.complete(computed)
+            queue_ns, compute_ns, batch_rows = one.sent_ns - one.queued_ns, header["compute_ns"], header["batch_rows"]
+            one.complete(Computed(mine, part, queue_ns, compute_ns, batch_rows, received, self._runner_pid))
             first = last
 
     def _fail(self, batch: list[Waiting], failure: dict[str, str]) -> None:

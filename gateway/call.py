@@ -30,6 +30,7 @@ class Arrived:
         "started_ns",
         "timeout_ns",
         "traceparent",
+        "tracestate",
         "unit",
         "version",
         "waiting",
@@ -46,6 +47,7 @@ class Arrived:
         unit: str | None = None,
         request_id: str | None = None,
         traceparent: str | None = None,
+        tracestate: str | None = None,
         timeout_ns: int | None = None,
     ) -> None:
         self.model = model
@@ -56,6 +58,7 @@ class Arrived:
         self.unit = unit
         self.request_id = request_id
         self.traceparent = traceparent
+        self.tracestate = tracestate
         self.timeout_ns = timeout_ns
         """How long the client waits, where its protocol says it beside the call."""
         self.refused: InferenceError | None = None
@@ -100,7 +103,12 @@ class Answer:
 
 
 class Wire(Protocol):
-    """How one kind of client writes calls and reads answers."""
+    """How one kind of client writes calls and reads answers.
+
+    `operation` names what was called, for its span: an HTTP method and route, or a gRPC service and method.
+    """
+
+    operation: str
 
     def decode(self, arrived: Arrived, schema: Schema) -> Call:
         """Decode a call for a version with this schema. Raises BadCall, naming the field, what came, what was expected.

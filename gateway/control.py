@@ -28,6 +28,7 @@ from gateway.answers import Answers, answer
 from gateway.audit import audit, now
 from gateway.channel import Channel
 from gateway.children import Child
+from gateway.logs import logging_configuration
 from gateway.reconcile import Actual, Bundle, Decision, Desired, decide
 from gateway.runners import Runner, Runners
 from gateway.settings import Settings
@@ -97,8 +98,10 @@ class Control:
 
     @property
     def ready(self) -> bool:
-        """Whether every worker serves, and every deployment has gone as far as it can."""
-        return len(self._ready) == len(self._workers) and self.settled.is_set()
+        """Whether every deployment has gone as far as it can, and every worker serves all of it."""
+        if len(self._ready) < len(self._workers) or not self.settled.is_set():
+            return False
+        return all(self._applied.get(name) == self._table["revision"] for name in self._workers)
 
     def families(self) -> Iterable[Metric]:
         """Return all that the workers have counted, added up."""
@@ -118,6 +121,10 @@ class Control:
             waiting_bytes_max=server.max_waiting_bytes,
             timeout_seconds=server.timeout_seconds,
             drain_seconds=server.drain_seconds,
+            environment=server.environment,
+            tracing=self._tracing_share(),
+            logging=logging_configuration(self.settings.logging, f"worker {name}"),
+            access_lines=self.settings.logging.access,
             keys=key_digests(self.settings),
             hosts=["127.0.0.1", "localhost", "[::1]"] if self.settings.loopback else None,
             origins=list(server.allowed_origins),
@@ -138,6 +145,11 @@ class Control:
             return [sys.executable, "-m", "gateway.worker", *words], [self._listening.fileno(), theirs.fileno()]
 
         return command
+
+    def _tracing_share(self) -> dict[str, Any]:
+        """Return the settings of tracing for one of the workers, among whom the limit is split."""
+        tracing, workers = self.settings.tracing, self.settings.server.workers
+        return tracing.model_dump() | {"traces_per_second_max": tracing.traces_per_second_max / workers}
 
     def _worker_ended(self, name: str) -> Callable[[int], None]:
         def ended(_status: int) -> None:

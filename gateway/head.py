@@ -64,6 +64,7 @@ class Head:
         "request_id",
         "timeout_ns",
         "traceparent",
+        "tracestate",
         "unit",
         "version",
         "wire",
@@ -83,6 +84,7 @@ class Head:
         self.unit: str | None = None
         self.request_id: str | None = None
         self.traceparent: str | None = None
+        self.tracestate: str | None = None
 
     def read(self, headers: Iterable[tuple[bytes, bytes]], shared: "LaneSettings") -> InferenceError | None:
         """Read the headers; return why the call can't be taken, or None."""
@@ -104,7 +106,9 @@ class Head:
             elif name == b"x-request-id":
                 self.request_id = value.decode("latin-1")
             elif name == b"traceparent":
-                self.traceparent = value.decode("latin-1")
+                self.traceparent = _joined(self.traceparent, value)
+            elif name == b"tracestate":
+                self.tracestate = _joined(self.tracestate, value)
             elif name == b"content-encoding":
                 refusal = self._take_coding(value) or refusal
             elif name == b"accept-encoding":
@@ -161,6 +165,12 @@ def lane_place(method: bytes, url: bytes) -> tuple[Wire, str, str | None] | None
 
 def _count(value: bytes) -> int | None:
     return int(value) if value.isdigit() and len(value) < 16 else None
+
+
+def _joined(before: str | None, value: bytes) -> str:
+    """A header that came twice means both; of two trace parents neither is valid then, as the specification wants."""
+    text = value.decode("latin-1")
+    return text if before is None else f"{before},{text}"
 
 
 def _no_count(name: bytes, value: bytes) -> BadCall:

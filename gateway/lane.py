@@ -163,6 +163,8 @@ def _can_be_remembered(call: Any, raw: bytes, data: bytes) -> bool:
     """Whether these bytes were the head of one lane call, in order, and the rest of `data` its whole body."""
     if not isinstance(call, LaneCall) or call.arrived.refused is not None or not call.head.keep_alive:
         return False
+    if call.head.traceparent is not None or call.head.request_id is not None:
+        return False  # No other call has the same.
     return call.head.length == len(call.body) == len(data) - len(raw)
 
 

@@ -39,6 +39,7 @@ class LaneCall:
             head.unit,
             head.request_id,
             head.traceparent,
+            head.tracestate,
             head.timeout_ns,
         )
 

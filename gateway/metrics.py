@@ -54,6 +54,9 @@ class WorkerMetrics:
         self._rows: dict[Served, int] = {}
         self._seconds: dict[Served, Distribution] = {}
         self._batch_rows: dict[tuple[str, str], Distribution] = {}
+        self.spans_exported = 0
+        self.spans_dropped = {"queue_full": 0, "export_failed": 0, "shutdown": 0}
+        self.traces_over_limit = 0
         self._sums: dict[tuple[str, str], VersionSums] = {}
         registry.register(self)
 
@@ -105,4 +108,18 @@ class WorkerMetrics:
         )
         for batched, distribution in self._batch_rows.items():
             batch_rows.add_metric(batched, distribution.buckets(), distribution.total)
-        return [received, requests, rows, seconds, batch_rows, *sums_families(self._sums)]
+        return [received, requests, rows, seconds, batch_rows, *sums_families(self._sums), *self._tracing()]
+
+    def _tracing(self) -> Iterable[Metric]:
+        exported = CounterMetricFamily("snowgate_spans_exported", "Spans that the collector took.")
+        exported.add_metric([], self.spans_exported)
+        dropped = CounterMetricFamily(
+            "snowgate_spans_dropped", "Spans that nobody will see, by why.", labels=["reason"]
+        )
+        for reason, count in self.spans_dropped.items():
+            dropped.add_metric([reason], count)
+        over = CounterMetricFamily(
+            "snowgate_traces_over_limit", "Calls that were not traced because the second had its traces already."
+        )
+        over.add_metric([], self.traces_over_limit)
+        return [exported, dropped, over]

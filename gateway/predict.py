@@ -4,24 +4,22 @@ Every call ends in exactly one answer and one record, in this order: the record 
 That holds for refused calls as well, so that a client's mistake can be found again at three in the morning.
 """
 
-import logging
 from collections.abc import Callable
 from hashlib import blake2b
 from random import random
-from secrets import token_hex
 from time import perf_counter_ns
 
 from gateway.batching import Computed
 from gateway.call import Answer, Arrived, Call, Source
+from gateway.call_lines import CallLines
 from gateway.errors import BadCall, ClientGone, InferenceError, Unavailable
 from gateway.ledger import Ledger
 from gateway.metrics import WorkerMetrics
 from gateway.routing import Choice
 from gateway.schema import shown
 from gateway.table import Served, Table
+from gateway.tracing import Finished, Trace, Tracing
 from monitors.log.record import Payload, Record, new_id
-
-log = logging.getLogger("snowgate.predict")
 
 NO_CALL = Call([])
 """What the record of a call that could not be decoded has in its place."""
@@ -30,7 +28,7 @@ NO_CALL = Call([])
 class _Progress:
     """How far a call has come: what its record can tell."""
 
-    __slots__ = ("call", "choice", "computed", "decoded_ns", "rollout", "route_revision", "rows", "served")
+    __slots__ = ("call", "choice", "computed", "decoded_ns", "rollout", "route_revision", "rows", "served", "trace")
 
     def __init__(self) -> None:
         self.call: Call | None = None
@@ -41,16 +39,28 @@ class _Progress:
         self.rows = 0
         self.computed: Computed | None = None
         self.decoded_ns = 0
+        self.trace: Trace | None = None
 
 
 class Predictor:
     """Answers calls from the table of the moment, and records each."""
 
-    def __init__(self, ledger: Ledger, metrics: WorkerMetrics, *, timeout_seconds: float, unit_key: bytes) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        metrics: WorkerMetrics,
+        tracing: Tracing,
+        lines: CallLines,
+        *,
+        timeout_seconds: float,
+        unit_key: bytes,
+    ) -> None:
         self.table = Table()
         self.draining = False
         self._ledger = ledger
         self._metrics = metrics
+        self._tracing = tracing
+        self._lines = lines
         self._timeout_ns = int(timeout_seconds * 1e9)
         self._unit_key = unit_key
 
@@ -59,6 +69,7 @@ class Predictor:
         self._metrics.received += 1
         progress, wire = _Progress(), arrived.wire
         prediction_id = new_id(arrived.admitted_ns)
+        trace = progress.trace = self._tracing.begin(arrived)
         try:
             if arrived.refused is not None:
                 raise arrived.refused
@@ -77,11 +88,11 @@ class Predictor:
             status, failure = 200, None
         except InferenceError as error:
             status, failure = error.status, error
-        except Exception:
+        except Exception as error:  # noqa: BLE001 - it is written with its traceback, when the answer is away
             # The one place where anything unforeseen ends: the client gets an answer, the record its line, and the
             # process lives on for the others.
-            log.exception("prediction %s failed in the gateway itself", prediction_id)
             failure = InferenceError(f"internal error; the gateway's log has it under {prediction_id}")
+            failure.__cause__ = error
             status = failure.status
         if failure is not None:
             body, json_length = wire.refuse(failure, prediction_id), None
@@ -92,10 +103,13 @@ class Predictor:
             status, failure = error.status, error
             body, json_length = wire.refuse(error, prediction_id), None
         self._metrics.done(record, status, (perf_counter_ns() - arrived.started_ns) / 1e9)
-        traceparent = None
-        if record.trace_id is not None and arrived.traceparent is not None:
-            traceparent = f"00-{record.trace_id}-{token_hex(8)}-{arrived.traceparent[53:55]}"
+        traceparent = None if trace is None else trace.traceparent
         reply(Answer(status, body, prediction_id, record.bundle, record.variant, json_length, traceparent))
+        if trace is not None and trace.sampled:
+            computed = progress.computed
+            self._tracing.finish(Finished(trace, arrived, record, computed, status, failure, perf_counter_ns()))
+        if status >= 500 or self._lines.access:
+            self._lines.write(record, status, failure)
 
     def _wait_ns(self, arrived: Arrived, call: Call) -> int:
         """The client's `timeout` parameter (microseconds, Triton's name for it), capped by deadline and setting."""
@@ -144,7 +158,8 @@ class Predictor:
             timings=timings,
             batch_size=0 if computed is None else computed.batch_rows,
             engine=None if served is None else served.engine,
-            trace_id=None if arrived.traceparent is None else trace_id(arrived.traceparent),
+            trace_id=None if progress.trace is None else progress.trace.trace_id,
+            span_id=None if progress.trace is None else progress.trace.span_id,
             payload=Payload(
                 unit=arrived.unit,
                 client_id=call.client_id,
@@ -159,17 +174,6 @@ class Predictor:
     def _group(self, unit: str) -> int:
         """A keyed hash: the monitor can tell units apart, and without the key nobody can tell who they are."""
         return int.from_bytes(blake2b(unit.encode(), key=self._unit_key, digest_size=7).digest(), "little")
-
-
-def trace_id(traceparent: str) -> str | None:
-    """Return the trace id of a W3C `traceparent` header, or None when there is none that is valid.
-
-    >>> trace_id("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-    '4bf92f3577b34da6a3ce929d0e0e4736'
-    """
-    parts = traceparent.split("-")
-    valid = len(parts) >= 4 and len(parts[1]) == 32 and set(parts[1]) <= set("0123456789abcdef") and parts[1].strip("0")
-    return parts[1] if valid else None
 
 
 def hang_up(arrived: Arrived) -> None:

@@ -55,6 +55,7 @@ def record_json(record: Record) -> dict[str, Any]:
         "batch_size": record.batch_size,
         "engine": record.engine,
         "trace_id": record.trace_id,
+        "span_id": record.span_id,
         "client_id": payload.client_id,
         "request_id": payload.request_id,
         "error": payload.error,

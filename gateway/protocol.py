@@ -45,6 +45,8 @@ BINARY_ONLY = frozenset({"FP16", "BF16"})
 class OpenInference:
     """The wire of this protocol over HTTP."""
 
+    operation = "POST /v2/models/{model}/infer"
+
     def decode(self, arrived: Arrived, schema: Schema) -> Call:
         """As `Wire.decode`."""
         if arrived.json_length == 0:

@@ -15,6 +15,8 @@ between two of them costs nothing: what was not done is decided again.
     D, canary n %  ready      S as stable          →  S and D, D with n %              Paused
     D              ready      S as stable          →  D takes all, S is the previous   Healthy
     D              ready      D as stable          →  D takes all                      Healthy
+    D              starting   D as stable          →  D takes all, once it can         Progressing
+    D              failed     D as stable          →  D takes all, and can't           Degraded
 """
 
 from collections.abc import Mapping
@@ -111,9 +113,14 @@ def decide(
     if wanted.digest in rejected:
         message = f"version {wanted.version} was rejected; `snowgate deploy {model}@{wanted.version} --again` allows it"
         return _decision(without_canary, "Aborted", message, ref_back=actual.stable)
-    if actual.stable == wanted:
-        return _decision(without_canary, "Healthy", f"version {wanted.version} has all traffic")
     state, reason = runners.get(wanted.digest, ("absent", ""))
+    if actual.stable == wanted:
+        if state == "failed":
+            message = f"version {wanted.version} has all traffic, but can't be served: {reason}"
+            return _decision(without_canary, "Degraded", message)
+        if state != "ready":
+            return _decision(without_canary, "Progressing", f"version {wanted.version} has all traffic, and is loading")
+        return _decision(without_canary, "Healthy", f"version {wanted.version} has all traffic")
     if state == "failed":
         kept = "nothing is served" if actual.stable is None else f"version {actual.stable.version} keeps all traffic"
         # Its runner stays on the list, though it does not run: a failure that is forgotten would be tried again.

@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 FILE = "snowgate.toml"
 PREFIX = "SNOWGATE_"
 NOT_SETTINGS = {"SNOWGATE_HOME", "SNOWGATE_SERVER", "SNOWGATE_OUTPUT", "SNOWGATE_CONFIG"}
+STANDARD = {"OTEL_EXPORTER_OTLP_ENDPOINT": "tracing.endpoint"}
+"""Variables of others' that mean a setting of ours; they stand above the file and below our own variables."""
 
 
 class SettingsError(Exception):
@@ -78,6 +80,30 @@ class LogSettings(Section):
     )
 
 
+class TracingSettings(Section):
+    """Which calls are traced, and where their spans go."""
+
+    endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s]+$",
+        description="Base URL of an OTLP/HTTP collector, also OTEL_EXPORTER_OTLP_ENDPOINT; none: no traces.",
+    )
+    sample_ratio: float = Field(
+        default=0.01, ge=0, le=1, description="Share of the calls without a traceparent that are traced."
+    )
+    traces_per_second_max: float = Field(
+        default=100.0, ge=0, description="Most calls that are traced a second, those that a client asks for included."
+    )
+
+
+class LoggingSettings(Section):
+    """The lines on standard error, of all processes but the runners."""
+
+    format: Literal["text", "json"] = Field(default="text", description="For people, or one JSON object a line.")
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is said.")
+    access: bool = Field(default=False, description="A line for every call, not only for those that fail here.")
+
+
 class MonitorSettings(Section):
     """When a human is woken."""
 
@@ -116,6 +142,8 @@ class Settings(Section):
 
     server: ServerSettings = ServerSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
+    logging: LoggingSettings = LoggingSettings()
     monitor: MonitorSettings = MonitorSettings()
     page: PageSettings = PageSettings()
 
@@ -147,6 +175,10 @@ def load_settings(
         for key, value in _flatten(_read(file)).items():
             _put(merged, key, value)
             origins[key] = str(file)
+    for name, key in STANDARD.items():
+        if variables.get(name):
+            _put(merged, key, variables[name])
+            origins[key] = name
     for name, text in variables.items():
         if name.startswith(PREFIX) and name not in NOT_SETTINGS and "__" in name:
             key = name.removeprefix(PREFIX).lower().replace("__", ".")
@@ -191,7 +223,7 @@ def known_keys(section: type[BaseModel] = Settings, before: str = "") -> list[st
 
 def read_environment() -> dict[str, str]:
     """Return the variables that settings may come from."""
-    return {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+    return {name: value for name, value in os.environ.items() if name.startswith(PREFIX) or name in STANDARD}
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import logging.config
 import resource
 import signal
 import socket
@@ -28,8 +29,9 @@ from prometheus_client import CollectorRegistry
 from bundles.schema import TensorSpec
 from gateway.admission import Admission
 from gateway.batching import RunnerQueue
+from gateway.call_lines import CallLines
 from gateway.channel import Channel
-from gateway.data_app import create_data_app
+from gateway.data_app import VERSION, create_data_app
 from gateway.extensions import Extensions
 from gateway.head import LaneSettings
 from gateway.lane import lane_protocol
@@ -40,11 +42,15 @@ from gateway.predict import Predictor
 from gateway.questions import Questions
 from gateway.routing import Route
 from gateway.schema import Schema
+from gateway.settings import SettingsError
 from gateway.table import Model, Served, Table
+from gateway.tracing import Exporter, Tracing
 
 log = logging.getLogger("snowgate.worker")
 
 METRICS_SECONDS = 1.0
+FLUSH_SECONDS = 3.0
+"""How long spans may take to leave at the end: control grants five seconds more than the calls in flight get."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,10 @@ class WorkerSettings:
     waiting_bytes_max: int
     timeout_seconds: float
     drain_seconds: float
+    environment: str
+    tracing: dict[str, Any]
+    logging: dict[str, Any]
+    access_lines: bool
     keys: list[str] | None
     hosts: list[str] | None
     origins: list[str]
@@ -77,9 +87,17 @@ class Worker:
         self.channel = channel
         self.metrics = WorkerMetrics(CollectorRegistry())
         self.ledger = Ledger(Path(settings.log_directory), name, settings.segment_bytes)
+        self.tracing = Tracing(
+            _exporter(name, settings, self.metrics),
+            self.metrics,
+            sample_ratio=settings.tracing["sample_ratio"],
+            traces_per_second_max=settings.tracing["traces_per_second_max"],
+        )
         self.predictor = Predictor(
             self.ledger,
             self.metrics,
+            self.tracing,
+            CallLines(access=settings.access_lines),
             timeout_seconds=settings.timeout_seconds,
             unit_key=bytes.fromhex(Path(settings.unit_key_file).read_text()),
         )
@@ -157,6 +175,19 @@ class Worker:
         self.channel.send({"metrics": families, "waiting": waiting})
 
 
+def _exporter(name: str, settings: WorkerSettings, metrics: WorkerMetrics) -> Exporter | None:
+    """Return where spans go. OpenTelemetry is imported only here: 15 MB and a quarter of a second that others save."""
+    endpoint = settings.tracing["endpoint"]
+    if endpoint is None:
+        return None
+    try:
+        from gateway.spans import Spans  # noqa: PLC0415 - an optional extra
+    except ImportError as error:
+        msg = f"{error}: sending spans to {endpoint} needs an extra: pip install 'snowgate[otel]'"
+        raise SettingsError(msg) from error
+    return Spans(endpoint, worker=name, environment=settings.environment, version=VERSION, metrics=metrics)
+
+
 async def _retire(queue: RunnerQueue) -> None:
     """Close a queue when its last call has its answer."""
     while not queue.idle:  # noqa: ASYNC110 - idle is a state of three queues; this is off the path of calls
@@ -209,11 +240,13 @@ async def serve(name: str, listening: socket.socket, end: socket.socket, setting
     await worker.supplied.wait()
     gc.collect()
     gc.freeze()  # A full collection of all that was imported takes 80 ms and more: seen as the tail of the latency.
+    gc.set_threshold(50_000)  # A turn with 64 calls makes more objects than the default of 700, and keeps none.
     # uvicorn would hand SIGTERM on when it has drained, and end the process before the log is closed.
     server.capture_signals = _no_signals  # type: ignore[method-assign]
     await server.serve(sockets=[listening])
     reporting.cancel()
     worker.ledger.close()
+    worker.tracing.close(FLUSH_SECONDS)
     await asyncio.sleep(0)  # The last calls of the log's thread are still to be resumed.
     worker.send_metrics()
     following.cancel()
@@ -238,10 +271,8 @@ def main() -> None:
     _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))  # One a connection; 1,024 are usual.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; control tells us when to end.
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker %(message)s")
-    # What is wrong with a request its client is told; a line for each would let strangers fill the disk.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     settings = WorkerSettings(**orjson.loads(arguments.settings))
+    logging.config.dictConfig(settings.logging)
     uvloop.run(
         serve(
             arguments.name,

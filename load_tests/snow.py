@@ -57,7 +57,7 @@ def page_after(bundle: Bundle, found: dict[str, np.ndarray[Any, Any]], rows: int
             status=200,
             signals={name: [values[row].item()] for name, values in found.items()},
         )
-        for shift in stream.add(record):
+        for shift in stream.add(record) or ():
             if shift.tier == "page":
                 return row + 1, shift.signal
     return None, ""

@@ -51,6 +51,7 @@ def _tell(one: dict[str, Any]) -> None:
             ("timing", ", ".join(f"{name} {value:.2f} ms" for name, value in one["timings"].items())),
             ("batch", f"{one['batch_size']} rows, engine {one['engine']}" if one["batch_size"] else None),
             ("trace", one["trace_id"]),
+            ("span", one["span_id"]),
         ]
     )
     for side in ("inputs", "outputs"):

@@ -1,6 +1,7 @@
 """`snowgate serve`."""
 
 import json
+import logging.config
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ import uvloop
 from bundles.home import Home
 from gateway.app import Addresses, run_gateway
 from gateway.commands.options import home_option
+from gateway.logs import logging_configuration
 from gateway.settings import find_file, load_settings, read_environment
 
 
@@ -47,8 +49,10 @@ def serve(
         "server.environment": environment,
         "server.api_keys_file": api_keys_file,
         "server.insecure": insecure,
+        "logging.level": "debug" if click.get_current_context().find_root().params["debug"] else None,
     }
     settings, _origins = load_settings(file or find_file(home), read_environment(), flags)
+    logging.config.dictConfig(logging_configuration(settings.logging, "control"))
 
     def say(addresses: Addresses) -> None:
         click.echo(json.dumps({"ready": True} | addresses.to_json()))

@@ -67,6 +67,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     batch_size: int = 0
     engine: str | None = None
     trace_id: str | None = None
+    span_id: str | None = None
     payload: Payload | None = None
 
 

@@ -83,7 +83,7 @@ def test_an_answer_says_where_it_comes_from(gateway: Gateway, shared_home: Any) 
     assert headers["traceparent"].split("-")[1] == trace.split("-")[1]
     record = LogReader(shared_home.log).find(headers["Snowgate-Prediction-Id"])
     assert record is not None
-    assert record.trace_id == trace.split("-")[1]
+    assert (record.trace_id, record.span_id) == tuple(headers["traceparent"].split("-")[1:3])
     assert record.payload is not None
     assert (record.payload.client_id, record.payload.request_id) == ("mine", "r-1")
 

@@ -52,6 +52,19 @@ def test_batches_end_by_count_or_by_time() -> None:
     assert made.rows == 66
 
 
+def test_rows_that_come_fast_are_judged_together() -> None:
+    """A batch spans 50 ms however many rows come in them, up to a number that ends it all the same."""
+    made = stream()
+    for number in range(1_000):
+        made.add(record(100 + number / 100_000))
+    assert made.rows == 0
+    made.add(record(100.05))
+    assert made.rows == 1_001
+    for _number in range(4_096):
+        made.add(record(100.06))
+    assert made.rows == 1_001 + 4_096
+
+
 def test_a_batch_that_waits_is_overdue_after_its_time_and_some_grace() -> None:
     """Low traffic: the caller ends a batch when its time and the grace for late records are over."""
     made = stream()
@@ -71,6 +84,8 @@ def test_rows_of_one_request_and_of_one_unit_are_averaged() -> None:
         made = stream()
         for number in range(64 // rows):
             made.add(record(100 + number / 1_000, rows, group, label=9))
+        if made.pending:
+            made.flush()
         assert made.rows == 64
         evidence.append(made.watches[0].detector.evidence)
     assert evidence[0] == pytest.approx(evidence[1])
@@ -122,5 +137,5 @@ def test_a_model_that_answers_nan_is_seen() -> None:
     for number in range(128):
         one = record(100 + number / 100, label=number % 4)
         one.signals["energy"] = [None]
-        shifts += made.add(one)
+        shifts += made.add(one) or []
     assert {(one.signal, one.tier, one.observed) for one in shifts if one.tier == "page"} == {("energy", "page", None)}

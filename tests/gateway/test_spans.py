@@ -1,0 +1,306 @@
+"""Spans as a collector gets them: a real gateway, a real OTLP receiver, protobuf on the wire."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import orjson
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from bundles.home import Home
+from bundles.packing import Packed
+from monitors.log.reader import LogReader
+from tests.conftest import Gateway, snowgate, wait_until
+from tests.gateway.test_lane import INFER, tensor
+
+Start = Callable[..., Gateway]
+PARENT = "00f067aa0ba902b7"
+
+
+class Collector:
+    """An OTLP/HTTP receiver that keeps what is exported to it."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[dict[str, Any], Span]] = []
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                request = ExportTraceServiceRequest()
+                request.ParseFromString(self.rfile.read(int(self.headers["Content-Length"])))
+                assert self.path == "/v1/traces"
+                for resource in request.resource_spans:
+                    said = attributes(resource.resource)
+                    collector.spans += [(said, span) for scope in resource.scope_spans for span in scope.spans]
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def trace(self, prediction_id: str) -> tuple[dict[str, Any], dict[str, Span]]:
+        """Wait for one prediction's spans; return the resource and the spans by their names, the root as `root`."""
+
+        def found() -> tuple[dict[str, Any], dict[str, Span]] | None:
+            for resource, span in list(self.spans):
+                if attributes(span).get("snowgate.prediction.id") == prediction_id:
+                    mates = [one for _resource, one in list(self.spans) if one.trace_id == span.trace_id]
+                    return resource, {one.name: one for one in mates if one is not span} | {"root": span}
+            return None
+
+        spans: tuple[dict[str, Any], dict[str, Span]] = wait_until(found, what="the trace")
+        return spans
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def attributes(one: Any) -> dict[str, Any]:
+    """The attributes of a span or a resource."""
+    return {item.key: getattr(item.value, item.value.WhichOneof("value")) for item in one.attributes}
+
+
+def parent(flags: str = "01") -> str:
+    """A client's `traceparent`, of a trace of its own."""
+    return f"00-{token_hex(16)}-{PARENT}-{flags}"
+
+
+def traced(endpoint: str, **more: str) -> dict[str, str]:
+    """The variables of a gateway that exports to an endpoint."""
+    return {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint} | more
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A collector of one's own."""
+    receiver = Collector()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture(scope="module")
+def shared(shared_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Collector]]:
+    """A gateway that traces whoever asks for it, and its collector, for tests that only ask."""
+    receiver = Collector()
+    variables = traced(receiver.url, OTEL_SERVICE_NAME="roadside", SNOWGATE_TRACING__SAMPLE_RATIO="0")
+    gateway = Gateway(shared_home.path, tmp_path_factory.mktemp("traced") / "serve.log", variables=variables)
+    yield gateway, receiver
+    assert gateway.stop() == 0
+    receiver.close()
+
+
+@pytest.fixture
+def signs(home: Home, packed: Packed) -> Home:
+    """A home with signs@1 deployed."""
+    snowgate(home.path, "deploy", "signs@1")
+    return home
+
+
+def metric(gateway: Gateway, name: str) -> float:
+    """The sum of a metric's samples on the control port."""
+    text = gateway.http.request("GET", gateway.control + "/metrics").data.decode()
+    lines = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+def test_a_traced_call_is_one_tree_under_the_clients_span(shared: tuple[Gateway, Collector], shared_home: Home) -> None:
+    """Seven spans, with the client's as parent; its parts follow each other within it; the record has the ids."""
+    gateway, collector = shared
+    theirs = parent()
+    trace_id = theirs.split("-")[1]
+    status, _answer, headers = gateway.call(traceparent=theirs, tracestate="vendor=1,other=2")
+    assert status == 200
+    prediction_id = headers["Snowgate-Prediction-Id"]
+    resource, spans = collector.trace(prediction_id)
+    root = spans["root"]
+
+    assert set(spans) == {"root", "decode", "queue", "runner", "compute", "encode", "log"}
+    assert root.name == "POST /v2/models/{model}/infer"
+    assert (root.kind, root.status.code) == (Span.SPAN_KIND_SERVER, Status.STATUS_CODE_UNSET)
+    assert (root.trace_id.hex(), root.parent_span_id.hex(), root.trace_state) == (trace_id, PARENT, "vendor=1,other=2")
+    assert headers["traceparent"] == f"00-{trace_id}-{root.span_id.hex()}-01"
+    assert len({span.span_id for span in spans.values()}) == 7
+    for name, span in spans.items():
+        if name != "root":
+            assert span.trace_id == root.trace_id
+            above = spans["runner"] if name == "compute" else root
+            assert span.parent_span_id == above.span_id, name
+            assert above.start_time_unix_nano <= span.start_time_unix_nano <= span.end_time_unix_nano, name
+            assert span.end_time_unix_nano <= above.end_time_unix_nano, name
+    order = [spans[name] for name in ("decode", "queue", "runner", "encode", "log")]
+    for before, after in pairwise(order):
+        assert before.end_time_unix_nano <= after.start_time_unix_nano + 1000, after.name  # Milliseconds are floats.
+    assert abs(root.start_time_unix_nano / 1e9 - time.time()) < 60
+
+    record = LogReader(shared_home.log).find(prediction_id)
+    assert record is not None
+    assert (record.trace_id, record.span_id) == (trace_id, root.span_id.hex())
+    shown = snowgate(shared_home.path, "prediction", "show", prediction_id)
+    assert (shown["trace_id"], shown["span_id"]) == (trace_id, root.span_id.hex())
+    computed = spans["compute"].end_time_unix_nano - spans["compute"].start_time_unix_nano
+    assert computed / 1e6 == pytest.approx(record.timings["compute"], abs=0.001)
+
+    said = attributes(root)
+    assert said["http.request.method"] == "POST"
+    assert said["http.response.status_code"] == 200
+    assert said["url.path"] == INFER
+    assert said["http.route"] == "/v2/models/{model}/infer"
+    assert (said["snowgate.model.name"], said["snowgate.model.version"]) == ("signs", "1")
+    assert said["snowgate.bundle"] == headers["Snowgate-Bundle"]
+    variant = {name.rpartition(".")[2]: value for name, value in said.items() if name.startswith("feature_flag.")}
+    assert variant["key"] == "signs"
+    assert (variant["variant"], variant["reason"]) == ("stable", "default")
+    assert "error.type" not in said
+    computing = attributes(spans["compute"])
+    assert computing["snowgate.batch.rows"] == 1
+    assert computing["snowgate.runner.pid"] in gateway.children("runner")
+    assert resource["service.name"] == "roadside"
+    assert resource["snowgate.worker"] == "w0"
+    assert resource["process.pid"] in gateway.children("gateway.worker")
+    assert resource["deployment.environment.name"] == "production"
+
+
+def test_who_is_not_sampled_is_not_exported(signs: Home, start: Start, collector: Collector) -> None:
+    """Neither chance at ratio 0, nor a client that does not record, nor a broken header makes a trace.
+
+    The ids of a valid header are in the record all the same, and the answer says that nothing was recorded.
+    """
+    gateway = start(signs.path, variables=traced(collector.url, SNOWGATE_TRACING__SAMPLE_RATIO="0"))
+    plain = gateway.call()[2]
+    theirs = parent("00")
+    unwanted = gateway.call(traceparent=theirs)[2]
+    broken = gateway.call(traceparent=parent("0g"), tracestate="vendor=1")[2]
+    wanted = gateway.call(traceparent=parent())[2]
+    collector.trace(wanted["Snowgate-Prediction-Id"])
+    assert "traceparent" not in plain
+    assert "traceparent" not in broken
+    assert unwanted["traceparent"].split("-")[::3] == ["00", "00"]
+    records = LogReader(signs.log)
+    kept = [records.find(one["Snowgate-Prediction-Id"]) for one in (plain, unwanted, broken)]
+    assert [None if one is None else one.trace_id for one in kept] == [None, theirs.split("-")[1], None]
+    assert gateway.stop() == 0  # What waited would have been exported now.
+    assert len(collector.spans) == 7
+
+
+def test_chance_begins_traces_of_its_own(signs: Home, start: Start, collector: Collector) -> None:
+    """At ratio 1 a call without a header is the root of a new trace, which its answer names; ids differ."""
+    gateway = start(signs.path, variables=traced(collector.url, SNOWGATE_TRACING__SAMPLE_RATIO="1"))
+    answers = [gateway.call()[2] for _ in range(5)]
+    for headers in answers:
+        _resource, spans = collector.trace(headers["Snowgate-Prediction-Id"])
+        assert spans["root"].parent_span_id == b""
+        version, trace_id, span_id, flags = headers["traceparent"].split("-")
+        assert (version, flags) == ("00", "03")  # Sampled, and the id is random.
+        assert (trace_id, span_id) == (spans["root"].trace_id.hex(), spans["root"].span_id.hex())
+    assert len({headers["traceparent"] for headers in answers}) == 5
+
+
+def test_a_client_cannot_flood_the_collector(signs: Home, start: Start, collector: Collector) -> None:
+    """Beyond the limit calls are served without a trace, and counted; the limit is split among the workers."""
+    limit = {"SNOWGATE_TRACING__TRACES_PER_SECOND_MAX": "0"}
+    gateway = start(signs.path, "--workers", "2", variables=traced(collector.url, **limit))
+    for _ in range(10):
+        status, _answer, headers = gateway.call(traceparent=parent())
+        assert (status, headers["traceparent"][-2:]) == (200, "00")
+    wait_until(lambda: metric(gateway, "snowgate_traces_over_limit_total") == 10, what="the count")
+    assert gateway.stop() == 0
+    assert collector.spans == []
+
+
+def test_failed_and_refused_calls(shared: tuple[Gateway, Collector]) -> None:
+    """What fails here is an error by name; a client's mistake is named, and no error of the server's."""
+    gateway, collector = shared
+    status, _answer, headers = gateway.post(INFER, tensor(data=[2000, 0, 0]), traceparent=parent())
+    assert status == 500
+    spans = collector.trace(headers["Snowgate-Prediction-Id"])[1]
+    assert spans["root"].status.code == Status.STATUS_CODE_ERROR
+    assert "larger than 1000" in spans["root"].status.message
+    assert attributes(spans["root"])["error.type"] == "model_failed"
+    assert set(spans) == {"root", "decode", "log"}
+
+    status, _answer, headers = gateway.post("/v2/models/nothing/versions/3/infer", tensor(), traceparent=parent())
+    assert status == 404
+    root = collector.trace(headers["Snowgate-Prediction-Id"])[1]["root"]
+    assert root.name == "POST /v2/models/{model}/versions/{version}/infer"
+    assert root.status.code == Status.STATUS_CODE_UNSET
+    said = attributes(root)
+    assert (said["error.type"], said["http.response.status_code"]) == ("not_found", 404)
+    assert said["url.path"] == "/v2/models/nothing/versions/3/infer"
+
+
+def test_calls_of_one_batch_say_so(shared: tuple[Gateway, Collector], shared_home: Home) -> None:
+    """Calls that were computed together name the rows of their batch; each has its own trace."""
+    gateway, collector = shared
+    count = 16
+    host, _colon, port = gateway.url.removeprefix("http://").partition(":")
+    body = tensor()
+    head = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+
+    def together() -> bool:
+        ends = [socket.create_connection((host, int(port))) for _ in range(count)]
+        for end in ends:
+            end.sendall(f"{head}traceparent: {parent()}\r\n\r\n".encode() + body)
+        ids = []
+        for end in ends:
+            with end, end.makefile("rb") as file:
+                lines = iter(file.readline, b"\r\n")
+                named = dict(line.decode().rstrip().split(": ", 1) for line in lines if b": " in line)
+                ids.append(named["Snowgate-Prediction-Id"])
+        traces = [collector.trace(one)[1] for one in ids]
+        assert len({spans["root"].trace_id for spans in traces}) == count
+        rows = [attributes(spans["runner"])["snowgate.batch.rows"] for spans in traces]
+        kept = [LogReader(shared_home.log).find(one) for one in ids]
+        assert rows == [one.batch_size for one in kept if one is not None]
+        return bool(max(rows) > 1)
+
+    wait_until(together, what="a batch of several calls")
+
+
+def test_a_collector_that_is_down_hurts_nobody(signs: Home, start: Start, tmp_path: Path) -> None:
+    """Calls are served, the spans are counted as dropped, one line says so, and the end is not held up for long."""
+    with socket.create_server(("127.0.0.1", 0)) as nobody:  # It listens, and never answers.
+        endpoint = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        gateway = start(signs.path, variables=traced(endpoint, OTEL_EXPORTER_OTLP_TIMEOUT="1"))
+        for _ in range(20):
+            assert gateway.call(traceparent=parent())[0] == 200
+        wait_until(lambda: metric(gateway, "snowgate_spans_dropped_total") > 0, what="the count of dropped spans")
+        assert gateway.call(traceparent=parent())[0] == 200
+        began = time.monotonic()
+        assert gateway.stop() == 0
+        assert time.monotonic() - began < 30
+    lines = gateway.log.read_text().splitlines()
+    assert len([line for line in lines if "does not take spans" in line]) == 1
+    assert not [line for line in lines if "Traceback" in line]
+
+
+def test_what_waits_is_exported_at_the_end(signs: Home, start: Start, collector: Collector) -> None:
+    """SIGTERM right after a traced call: its spans arrive before the worker ends."""
+    gateway = start(signs.path, variables=traced(collector.url))
+    prediction_id = gateway.call(traceparent=parent())[2]["Snowgate-Prediction-Id"]
+    assert gateway.stop() == 0
+    assert [one for _resource, one in collector.spans if attributes(one).get("snowgate.prediction.id") == prediction_id]
+
+
+def test_opentelemetry_is_not_imported_without_an_endpoint(signs: Home, start: Start) -> None:
+    """A gateway without an endpoint has none of it in memory, and continues a client's trace all the same."""
+    gateway = start(signs.path)
+    (worker,) = gateway.children("gateway.worker")
+    theirs = parent()
+    headers = gateway.call(traceparent=theirs)[2]
+    assert headers["traceparent"].split("-")[1::2] == [theirs.split("-")[1], "00"]
+    assert "google/_upb" not in Path(f"/proc/{worker}/maps").read_text()
+    assert orjson.loads(gateway.http.request("GET", gateway.url + "/v2").data)["name"] == "snowgate"
