@@ -182,7 +182,7 @@ def _suggest(key: str, known: Iterable[str]) -> str:
 def _tensors(path: Path, side: str, entries: Sequence[Any]) -> tuple[TensorSpec, ...]:
     if not entries:
         raise RecipeError(f"{path}: {side}: expected at least one table with name, datatype and shape")
-    allowed = {"name", "datatype", "shape"} | ({"semantic", "labels"} if side == "outputs" else set())
+    allowed = {"name", "datatype", "shape"} | ({"semantic", "labels"} if side == "outputs" else {"content_type"})
     specs = []
     for position, entry in enumerate(entries):
         where = f"{path}: {side}[{position}]"
@@ -198,6 +198,8 @@ def _tensors(path: Path, side: str, entries: Sequence[Any]) -> tuple[TensorSpec,
         labels = entry.get("labels", [])
         if not isinstance(entry["shape"], list) or not isinstance(labels, list):
             raise RecipeError(f"{where}: shape = {entry['shape']!r}, labels = {labels!r}, expected lists")
+        if not isinstance(entry.get("content_type", ""), str):
+            raise RecipeError(f"{where}: content_type = {entry['content_type']!r}, expected text")
         try:
             specs.append(TensorSpec(**entry))
         except RecipeError as error:

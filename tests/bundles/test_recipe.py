@@ -64,6 +64,8 @@ def test_a_good_recipe_is_read(project: Path) -> None:
         ("shape = [-1, 4]", "", "inputs[0]: 'shape' is missing"),
         ('name = "pixels"', "name = 7", "inputs[0]: name = 7, expected text"),
         ('semantic = "logits"', 'semantic = "odds"', "semantic 'odds', expected one of logits"),
+        ("shape = [-1, 4]", "shape = [-1]\ncontent_type = 7", "content_type = 7, expected text"),
+        ("shape = [-1, 4]", "shape = [-1]\ncontent_type = 'image/*'", "content_type on FP32 [-1], expected BYTES"),
         ("[[inputs]]", "[inputs]", "inputs = {"),
         ("[[inputs]]", "inputs = []\n[[unused]]", "unknown key 'unused'"),
         ("[[outputs]]", "[[inputs]]\nname='pixels'\ndatatype='FP32'\nshape=[1]\n[[outputs]]", "'pixels' stands twice"),
