@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -57,6 +57,7 @@ def create_data_app(
     async def model_version_ready(name: str, version: str) -> dict[str, Any]:
         return _ready(predictor, name, version)
 
+    app.include_router(_v1_routes(predictor))
     app.add_middleware(Admit, admission=admission)
     if admission.origins:
         # Outermost: a browser asks before it sends, without a key.
@@ -89,6 +90,27 @@ class Admit:
                 await _error(refused.status, refused.message)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _v1_routes(predictor: Predictor) -> APIRouter:
+    """KServe's first protocol, beside `:predict`, which the lane answers."""
+    router = APIRouter()
+
+    @router.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"models": sorted(predictor.table.models)}
+
+    @router.get("/v1/models/{name}")
+    async def model(name: str) -> dict[str, Any]:
+        return _ready(predictor, name, None)
+
+    @router.post("/v1/models/{name}:explain")
+    async def explain(name: str) -> JSONResponse:
+        predictor.table.model(name)
+        sentence = "no explainer runs here; `snowgate prediction show ID --chain` tells what stands behind an answer"
+        return _error(501, f"explain: {sentence}")
+
+    return router
 
 
 def _health(app: FastAPI, predictor: Predictor) -> None:

@@ -7,6 +7,8 @@ from gateway.admission import Admission
 from gateway.call import Wire
 from gateway.coding import compressors, content_coding
 from gateway.errors import BadCall, InferenceError, TooLarge, Unsupported
+from gateway.kserve_v1 import KServeV1
+from gateway.media import MEDIA, Media
 from gateway.predict import Predictor
 from gateway.protocol import OpenInference
 
@@ -15,6 +17,9 @@ HEALTH_PATHS = frozenset({b"/livez", b"/readyz", b"/v2/health/live", b"/v2/healt
 OPEN_INFERENCE = OpenInference()
 PREFIX = b"/v2/models/"
 SUFFIX = b"/infer"
+KSERVE_V1 = KServeV1()
+V1_PREFIX = b"/v1/models/"
+V1_SUFFIX = b":predict"
 
 
 class LaneSettings:
@@ -111,6 +116,9 @@ class Head:
                 self.tracestate = _joined(self.tracestate, value)
             elif name == b"content-encoding":
                 refusal = self._take_coding(value) or refusal
+            elif name == b"content-type":
+                if value[:6].lower() in MEDIA:
+                    self.wire = Media(self.wire, value.decode("latin-1"))
             elif name == b"accept-encoding":
                 self.accepts = value if self.accepts is None else self.accepts + b"," + value
             elif name == b"x-request-timeout":
@@ -150,16 +158,25 @@ def lane_place(method: bytes, url: bytes) -> tuple[Wire, str, str | None] | None
     ('signs', None)
     >>> lane_place(b"POST", b"/v2/models/signs/versions/7/infer")[1:]
     ('signs', '7')
+    >>> lane_place(b"POST", b"/v1/models/signs:predict")[1:]
+    ('signs', None)
     >>> lane_place(b"GET", b"/v2/models/signs/infer")
     """
-    path = url.partition(b"?")[0]
-    if method != b"POST" or not path.startswith(PREFIX) or not path.endswith(SUFFIX):
+    if method != b"POST":
         return None
-    parts = [unquote_to_bytes(part).decode("utf-8", "replace") for part in path[len(PREFIX) : -len(SUFFIX)].split(b"/")]
+    path = url.partition(b"?")[0]
+    wire: Wire
+    if path.startswith(PREFIX) and path.endswith(SUFFIX):
+        wire, middle = OPEN_INFERENCE, path[len(PREFIX) : -len(SUFFIX)]
+    elif path.startswith(V1_PREFIX) and path.endswith(V1_SUFFIX):
+        wire, middle = KSERVE_V1, path[len(V1_PREFIX) : -len(V1_SUFFIX)]
+    else:
+        return None
+    parts = [unquote_to_bytes(part).decode("utf-8", "replace") for part in middle.split(b"/")]
     if len(parts) == 1 and parts[0]:
-        return OPEN_INFERENCE, parts[0], None
+        return wire, parts[0], None
     if len(parts) == 3 and parts[1] == "versions" and parts[0]:
-        return OPEN_INFERENCE, parts[0], parts[2]
+        return wire, parts[0], parts[2]
     return None
 
 

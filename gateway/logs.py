@@ -25,8 +25,8 @@ def logging_configuration(settings: LoggingSettings, process: str) -> dict[str, 
         "handlers": {"lines": {"class": "logging.StreamHandler", "formatter": "lines"}},
         "root": {"level": settings.level.upper(), "handlers": ["lines"]},
         "loggers": {
-            # Each start and stop of a server is said in our own words; a failing export is, once, by gateway.spans. What
-            # is no HTTP the client is told: a line for each warning would let strangers fill the disk.
+            # Each start and stop of a server is said in our own words; a failing export is, once, by gateway.spans.
+            # What is no HTTP the client is told: a line for each warning would let strangers fill the disk.
             "uvicorn.error": {"level": "ERROR"},
             "opentelemetry": {"level": "CRITICAL"},
         },
