@@ -96,6 +96,11 @@ def _v1_routes(predictor: Predictor) -> APIRouter:
     """KServe's first protocol, beside `:predict`, which the lane answers."""
     router = APIRouter()
 
+    @router.get("/")
+    async def alive() -> dict[str, Any]:
+        """KServe's clients ask here whether the server lives."""
+        return {"status": "alive"}
+
     @router.get("/v1/models")
     async def models() -> dict[str, Any]:
         return {"models": sorted(predictor.table.models)}

@@ -12,7 +12,7 @@ from gateway.media import MEDIA, Media
 from gateway.predict import Predictor
 from gateway.protocol import OpenInference
 
-HEALTH_PATHS = frozenset({b"/livez", b"/readyz", b"/v2/health/live", b"/v2/health/ready"})
+HEALTH_PATHS = frozenset({b"/", b"/livez", b"/readyz", b"/v2/health/live", b"/v2/health/ready"})
 """Answered for everybody, whatever else is refused."""
 OPEN_INFERENCE = OpenInference()
 PREFIX = b"/v2/models/"
