@@ -8,14 +8,11 @@ this process writes routes. A runner is ended only after every worker has acknow
 import asyncio
 import logging
 import os
-import secrets
 import socket
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -28,6 +25,7 @@ from gateway.answers import Answers, answer
 from gateway.audit import audit, now
 from gateway.channel import Channel
 from gateway.children import Child
+from gateway.key_files import key_digests, unit_key_file
 from gateway.logs import logging_configuration
 from gateway.reconcile import Actual, Bundle, Decision, Desired, decide
 from gateway.runners import Runner, Runners
@@ -48,12 +46,16 @@ ACKNOWLEDGE_SECONDS = 5.0
 class Control:
     """Everything that one running gateway does beside serving."""
 
-    def __init__(self, home: Home, state: State, settings: Settings, listening: socket.socket) -> None:
+    def __init__(
+        self, home: Home, state: State, settings: Settings, listening: socket.socket, grpc: socket.socket | None
+    ) -> None:
+        """`listening` and `grpc` are the open sockets that all workers accept from."""
         self.home = home
         self.state = state
         self.settings = settings
         self.totals = Totals()
         self._listening = listening
+        self._grpc = grpc
         self._refs = home.refs()
         self._store = home.store()
         self._wake = asyncio.Event()
@@ -87,6 +89,8 @@ class Control:
     async def stop(self) -> None:
         """Drain: no new connections, answers for all that was accepted, then the monitor, then the runners."""
         self._listening.close()
+        if self._grpc is not None:
+            self._grpc.close()
         grace = self.settings.server.drain_seconds + 5
         await asyncio.gather(*(child.stop(grace) for child in self._workers.values()))
         if self._monitor is not None:
@@ -125,6 +129,7 @@ class Control:
             tracing=self._tracing_share(),
             logging=logging_configuration(self.settings.logging, f"worker {name}"),
             access_lines=self.settings.logging.access,
+            grpc_connection_seconds=server.grpc_connection_seconds,
             keys=key_digests(self.settings),
             hosts=["127.0.0.1", "localhost", "[::1]"] if self.settings.loopback else None,
             origins=list(server.allowed_origins),
@@ -141,8 +146,12 @@ class Control:
                 "--parent": str(os.getpid()),
                 "--settings": orjson.dumps(asdict(settings)).decode(),
             }
+            inherited = [self._listening.fileno(), theirs.fileno()]
+            if self._grpc is not None:
+                arguments["--grpc-socket"] = str(self._grpc.fileno())
+                inherited.append(self._grpc.fileno())
             words = [word for pair in arguments.items() for word in pair]
-            return [sys.executable, "-m", "gateway.worker", *words], [self._listening.fileno(), theirs.fileno()]
+            return [sys.executable, "-m", "gateway.worker", *words], inherited
 
         return command
 
@@ -371,27 +380,3 @@ class Control:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("%s failed", task.get_name(), exc_info=task.exception())
-
-
-def unit_key_file(home: Home) -> Path:
-    """Return the file of the key under which units are hashed in the log (hexadecimal), made at first use.
-
-    Workers read it themselves: on their command line everybody on the machine could.
-    """
-    path = home.path / "keys" / "unit.key"
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32))
-    return path
-
-
-def key_digests(settings: Settings) -> list[str] | None:
-    """Return the digests of the API keys in the key file; None when there is none."""
-    if settings.server.api_keys_file is None:
-        return None
-    lines = [line.strip() for line in settings.server.api_keys_file.read_text().splitlines()]
-    return [sha256(line.encode()).hexdigest() for line in lines if line and not line.startswith("#")]

@@ -116,7 +116,7 @@ def _tensor(spec: TensorSpec, column: list[Any], *, batched: bool) -> Tensor:
 
 def _nesting(spec: TensorSpec, value: Any, rank: int) -> list[int]:
     """Read a shape from the first element at each depth; that the others agree is checked where they are read."""
-    shape = []
+    shape: list[int] = []
     for _ in range(rank):
         if not isinstance(value, list):
             raise BadCall(
@@ -176,7 +176,7 @@ def _texts(tensor: Tensor) -> list[Any]:
     return found
 
 
-def _nested(flat: list[Any], shape: Sequence[int]) -> Any:
+def _nested(flat: list[Any], shape: Sequence[int]) -> list[Any]:
     """Nest a flat list as a shape; a tensor without axes is a list of its one value.
 
     >>> _nested([1, 2, 3, 4], [2, 2]), _nested([5], [])

@@ -102,12 +102,12 @@ class Predictor:
         except Unavailable as error:
             status, failure = error.status, error
             body, json_length = wire.refuse(error, prediction_id), None
-        self._metrics.done(record, status, (perf_counter_ns() - arrived.started_ns) / 1e9)
+        finished_ns = perf_counter_ns()
+        self._metrics.done(record, status, (finished_ns - arrived.started_ns) / 1e9)
         traceparent = None if trace is None else trace.traceparent
         reply(Answer(status, body, prediction_id, record.bundle, record.variant, json_length, traceparent))
         if trace is not None and trace.sampled:
-            computed = progress.computed
-            self._tracing.finish(Finished(trace, arrived, record, computed, status, failure, perf_counter_ns()))
+            self._tracing.finish(Finished(trace, arrived, record, progress.computed, status, failure, finished_ns))
         if status >= 500 or self._lines.access:
             self._lines.write(record, status, failure)
 
