@@ -104,8 +104,12 @@ def test_a_few_numbers_are_measured_as_many_are(few: np.ndarray[tuple[int, int],
     """
     many = np.concatenate([few] * 10)
     assert few.size <= FEW < many.size
-    for measure in (lambda x: of_outputs({"y": x}, [("y", "logits")]), lambda x: of_inputs({"y": x})):
-        alone, beside = measure(few), measure(many)
+    logits = [("y", "logits")]
+    pairs = [
+        (of_inputs({"y": few}), of_inputs({"y": many})),
+        (of_outputs({"y": few}, logits), of_outputs({"y": many}, logits)),
+    ]
+    for alone, beside in pairs:
         for name, values in alone.items():
             expected = beside[name][:3]
             if name.endswith(("class", "missing")):
