@@ -245,13 +245,8 @@ class Stream:
             self.pump()
 
     def fail(self, status: int, message: str) -> None:
-        """End the call with an error, without anything before it where nothing was sent."""
-        last = trailers(status, message)
-        if self._started:
-            self.finish(last)
-        elif not self.closed:
-            self._carrier.write(headers(self.number, START + last, end=True))
-            self._close()
+        """End the call with an error."""
+        self.finish(trailers(status, message))
 
     @property
     def waiting_bytes(self) -> int:
@@ -274,7 +269,9 @@ class Stream:
             else:
                 self._outgoing[0] = first[room:]
         if self._trailers is not None:
-            self._carrier.write(headers(self.number, self._trailers, end=True))
+            # Where nothing was sent before, one block is both what stands before and behind.
+            last = self._trailers if self._started else START + self._trailers
+            self._carrier.write(headers(self.number, last, end=True))
             self._close()
 
     def _close(self) -> None:
