@@ -1,8 +1,8 @@
 """One HTTP/2 connection: frames in, streams opened, fed and closed, and every limit that a peer could run into.
 
-What a peer can make us hold is bounded: the bytes of unfinished messages by the connection's window, the header block
-by `HEADER_BYTES_MAX`, calls by `STREAMS_MAX`, answers that it does not take by no longer reading what it sends. A
-connection ends gently: the peer is told to open no more calls, those that are open get their answers.
+What a peer can make us hold is bounded: the bytes of messages that have no answer yet by the connection's window, the
+header block by `HEADER_BYTES_MAX`, calls by `STREAMS_MAX`, answers that it does not take by no longer reading what it
+sends. A connection ends gently: the peer is told to open no more calls, those that are open get their answers.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ HEADER_BYTES_MAX = 16 * 1024
 """The header fields of one call, as gRPC's own servers have it."""
 CONTINUATIONS_MAX = 8
 """A block of the largest size fits into two frames."""
-UNFINISHED_MAX = 16
-"""Largest messages that may be under way on one connection: 1 GiB by default."""
+UNANSWERED_MAX = 16
+"""Messages of the largest size that may come on one connection before one has its answer: 1 GiB by default."""
 RESETS_MAX = 1_000
 """Calls that a client may take back beyond those that it let us answer: more is an attack (CVE-2023-44487)."""
 HEADS_MAX = 64
@@ -60,8 +60,8 @@ class Limits:
 
     @property
     def connection_window(self) -> int:
-        """All unfinished messages together."""
-        return min(self.message_bytes * UNFINISHED_MAX + http2.WINDOW_START, http2.WINDOW_MAX)
+        """All messages without an answer together."""
+        return min(self.message_bytes * UNANSWERED_MAX + http2.WINDOW_START, http2.WINDOW_MAX)
 
 
 class Connection(asyncio.Protocol):

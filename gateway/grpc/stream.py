@@ -87,6 +87,7 @@ class Stream:
         "_body",
         "_carrier",
         "_credit",
+        "_held",
         "_limit",
         "_outgoing",
         "_refused",
@@ -114,6 +115,7 @@ class Stream:
         self._limit = limit
         self._body = bytearray()
         self._credit = 0
+        self._held = 0
         self._outgoing: deque[memoryview] = deque()
         self._trailers: bytes | None = None
         self._started = False
@@ -189,9 +191,13 @@ class Stream:
         return inflated
 
     def _release(self, size: int) -> None:
+        """Let the client send more: at once on a stream of messages, else only when this call has its answer."""
+        if not self.handler.patient:
+            self._held += size
+            return
         self._carrier.release(size)
         self._credit += size
-        if self.handler.patient and not self.ended and self._credit >= FRAME_BYTES:
+        if not self.ended and self._credit >= FRAME_BYTES:
             self._carrier.write(frame(WINDOW_UPDATE, 0, self.number, number(self._credit)))
             self._credit = 0
 
@@ -275,16 +281,19 @@ class Stream:
             self._close()
 
     def _close(self) -> None:
-        self.closed = True
-        self._drop_body()
+        self._let_go()
         self._carrier.close(self)
+
+    def _let_go(self) -> None:
+        self.closed = True
+        self._carrier.release(self._held)
+        self._drop_body()
 
     def lose(self) -> None:
         """The client does not wait for the answer any more."""
         if self.closed:
             return
-        self.closed = True
-        self._drop_body()
+        self._let_go()
         self._outgoing.clear()
         self.handler.gone()
 

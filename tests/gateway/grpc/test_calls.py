@@ -265,3 +265,20 @@ def test_ports(packed: Packed, home: Home, start: Callable[..., Gateway]) -> Non
     port = int(off.url.rsplit(":", 1)[1])
     chosen = start(home.path, "--grpc-port", str(port))
     assert chosen.ready["grpc"] == f"127.0.0.1:{port}"
+
+
+def test_load_and_unload(packed: Packed, home: Home, start: Callable[..., Gateway]) -> None:
+    """Where clients may, they load and unload over gRPC too; overrides of what was signed are refused."""
+    gateway = start(home.path, variables={"SNOWGATE_SERVER__REPOSITORY_API": "true"})
+    with tritonclient.grpc.InferenceServerClient(gateway.ready["grpc"]) as client:
+        assert not client.is_server_ready()
+        [found] = client.get_model_repository_index().models
+        assert (found.name, found.state) == ("signs", "UNAVAILABLE")
+        with pytest.raises(tritonclient.utils.InferenceServerException, match="packed and signed") as refused:
+            client.load_model("signs", config="{}")
+        assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
+        client.load_model("signs")
+        assert client.is_model_ready("signs")
+        assert gateway.call()[0] == 200
+        client.unload_model("signs")
+        assert not client.is_model_ready("signs")
