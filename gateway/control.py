@@ -27,6 +27,7 @@ from gateway.channel import Channel
 from gateway.children import Child
 from gateway.keys import key_digests, unit_key_file
 from gateway.logs import logging_configuration
+from gateway.metrics_page import engines
 from gateway.reconcile import Actual, Bundle, Decision, Desired, decide
 from gateway.runner import Runner
 from gateway.runners import Outages, Runners
@@ -65,7 +66,7 @@ class Control:
         self._refs = home.refs()
         self._store = home.store()
         self._wake = asyncio.Event()
-        self._runners = Runners(home, settings, self._wake.set)
+        self._runners = Runners(home, state, settings, self._wake.set)
         self._workers: dict[str, Child] = {}
         self._channels: dict[str, Channel] = {}
         self._applied: dict[str, int] = {}
@@ -114,8 +115,8 @@ class Control:
         return all(self._applied.get(name) == self._table["revision"] for name in self._workers)
 
     def families(self) -> Iterable[Metric]:
-        """Return all that the workers have counted, added up."""
-        return self.totals.families()
+        """Return all that the workers have counted, added up, and what runs the versions that they serve."""
+        return [*self.totals.families(), engines(self._table["runners"].values())]
 
     def _worker_command(self, name: str) -> Callable[[], tuple[list[str], list[int]]]:
         server = self.settings.server
@@ -126,6 +127,9 @@ class Control:
             unit_key_file=str(unit_key_file(self.home)),
             body_bytes_max=server.max_body_bytes,
             body_seconds=server.body_seconds,
+            header_seconds=server.header_seconds,
+            connections_max=server.max_connections,
+            waiting_bytes_max=server.max_waiting_bytes,
             timeout_seconds=server.timeout_seconds,
             drain_seconds=server.drain_seconds,
             environment=server.environment,
@@ -135,6 +139,7 @@ class Control:
             grpc_connection_seconds=server.grpc_connection_seconds,
             keys=key_digests(self.settings),
             hosts=["127.0.0.1", "localhost", "[::1]"] if self.settings.loopback else None,
+            origins=list(server.allowed_origins),
             repository_api=server.repository_api,
         )
 
