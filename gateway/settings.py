@@ -67,7 +67,10 @@ class ServerSettings(Section):
         default=4096, ge=1, description="Open connections of one worker; beyond them only health is answered."
     )
     max_waiting_bytes: int = Field(
-        default=512 * 1024 * 1024, ge=1024, description="Bodies of all calls that wait in one worker, as a whole."
+        default=512 * 1024 * 1024, ge=1024, description="Bodies of all calls that wait; workers have equal shares."
+    )
+    max_waiting_calls: int = Field(
+        default=2048, ge=1, description="Calls of a version that wait for a runner; workers have equal shares."
     )
     timeout_seconds: float = Field(
         default=30.0, gt=0, le=600, description="Deadline of a call, unless it asks for less."
