@@ -59,3 +59,7 @@ class HomeError(BundleError):
 
 class RunnerFailed(BundleError):
     """The runner did not start, or failed on a batch."""
+
+
+class RunnerGone(RunnerFailed):
+    """The runner can't be reached, or ended in the middle of a batch: perhaps no fault of the bundle's."""

@@ -53,6 +53,12 @@ class Act(Body):
     reason: Reason = ""
 
 
+class Scale(Act):
+    """How many runners the versions of a model get."""
+
+    replicas: int | None = Field(description="Runners of each version that has traffic; null as the settings say.")
+
+
 class Decide(Body):
     """A human's decision about an incident."""
 
@@ -150,6 +156,11 @@ def _deployments(operations: Operations) -> APIRouter:
     def abort(environment: str, model: str, body: Act) -> dict[str, Any]:
         """Reject the canary's bundle; its traffic goes back to the stable version."""
         return operations.abort(model, environment, actor=body.actor, reason=body.reason)
+
+    @router.post("/environments/{environment}/rollouts/{model}/scale")
+    def scale(environment: str, model: str, body: Scale) -> dict[str, Any]:
+        """Have so many runners of each version that has traffic."""
+        return operations.scale(model, environment, body.replicas, actor=body.actor, reason=body.reason)
 
     return router
 

@@ -1,27 +1,30 @@
-"""From many calls to one frame: the queue in front of one runner.
+"""From many calls to one frame: the queue in front of the replicas of one version.
 
-There is no timer. While the runner computes, calls wait; the moment it is free it gets all that wait, up to the
-bundle's batch size, in one frame over a unix socket. So a lone call leaves at once, and a busy server batches by
-itself. Calls whose tensors have other trailing sizes wait for a frame of their own.
+There is no timer. While all replicas compute, calls wait; the moment one is free it gets all that wait, up to the
+bundle's batch size, in one frame over a unix socket; several that are free share them out evenly. So a lone call
+leaves at once, and a busy server batches by itself. Calls whose tensors have other trailing sizes wait for a frame of
+their own.
 
 What a call can count on: it is resumed exactly once. A frame that fails is sent again call by call, so that one bad
-input does not fail its mates; a runner that dies fails what it held with `Unavailable`; a call past its deadline
-fails with `TimedOut`, and if it was still waiting nobody computes it.
+input does not fail its mates. The calls of a replica that dies go to another one, call by call, so that the one that
+killed it takes no mates along; a call whose second replica dies too, or for which there is no other, fails with
+`Unavailable`. A call past its deadline fails with `TimedOut`, and if it was still waiting nobody computes it.
 """
 
 import asyncio
-import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from math import prod
-from struct import unpack
 from time import perf_counter_ns
-from typing import Any, cast
+from typing import Any
+
+import numpy as np
 
 from bundles.runner import frames
 from gateway.errors import ClientGone, ModelFailed, TimedOut, Unavailable
+from gateway.replica import Replica
 from gateway.steps import Step
 from monitors.log.record import Tensor
 
@@ -44,12 +47,18 @@ class Computed:
     batch_rows: int
     received_ns: int
     runner_pid: int
+    model_inputs: list[Tensor]
+    model_outputs: list[Tensor]
+
+
+Part = tuple[dict[str, Any], memoryview, Callable[[int], int]]
+"""A tensor of a batch: its description, its bytes, and where each row begins in them."""
 
 
 class Waiting(Step):
     """One call in the queue: the step that it waits for, and what goes into the frame."""
 
-    __slots__ = ("deadline_ns", "inputs", "key", "queued_ns", "rows", "sent_ns")
+    __slots__ = ("deadline_ns", "inputs", "key", "moved", "queued_ns", "rows", "sent_ns")
 
     def __init__(self, inputs: list[Tensor], rows: int, deadline_ns: int, *, batched: bool) -> None:
         super().__init__()
@@ -59,34 +68,68 @@ class Waiting(Step):
         self.key = tuple([(one.name, one.datatype, *(one.shape[1:] if batched else one.shape)) for one in inputs])
         self.queued_ns = perf_counter_ns()
         self.sent_ns = 0
+        self.moved = False
 
 
-class RunnerQueue(asyncio.Protocol):
-    """The queue and the connection to one runner. All of it runs on the event loop's thread."""
+class RunnerQueue:
+    """The queue of one version, and its replicas. All of it runs on the event loop's thread."""
 
-    def __init__(self, name: str, *, max_batch_size: int, batched: bool, on_batch: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_batch_size: int,
+        batched: bool,
+        hang_seconds: float,
+        on_batch: Callable[[int], None],
+        on_hang: Callable[[str], None],
+        on_let_go: Callable[[], None],
+    ) -> None:
         self.name = name
         self.max_batch_size = max_batch_size
         self.batched = batched
         self.on_batch = on_batch
+        self._hang_ns = int(hang_seconds * 1e9)
+        self._on_hang = on_hang
+        self._on_let_go = on_let_go
+        self.connected = False
+        """Whether any replica can be given calls."""
+        self._replicas: dict[str, Replica] = {}
+        self._retiring = False
         self._waiting: deque[Waiting] = deque()
+        self._waiting_rows = 0
         self._alone: deque[Waiting] = deque()
-        self._in_flight: dict[int, list[Waiting]] = {}
         self._frame_ids = count(1)
-        self._decoder = frames.Decoder()
-        self._transport: asyncio.Transport | None = None
-        self._runner_pid = 0
         self._flush_scheduled = False
         self._loop = asyncio.get_running_loop()
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    @property
+    def replicas(self) -> list[str]:
+        """The sockets of the runners that are not let go yet."""
+        return list(self._replicas)
+
+    async def follow(self, paths: Sequence[str]) -> None:
+        """Use the runners behind these sockets: connect to the new ones, then let go of all others."""
+        for path in paths:
+            if path not in self._replicas:
+                replica = self._replicas[path] = Replica(path, self)
+                await replica.connect()
+        for replica in [one for path, one in self._replicas.items() if path not in paths]:
+            replica.leave()
+        self._look()
+
+    def retire(self) -> None:
+        """Let go of all runners once every call has its answer; no call may be submitted any more."""
+        self._retiring = True
 
     def submit(self, inputs: list[Tensor], rows: int, deadline_ns: int) -> Waiting:
         """Queue one call, and return the step that gives a `Computed` or raises an InferenceError.
 
         Raises:
-            Unavailable: the runner is not connected, or the queue is full.
+            Unavailable: no replica is connected, or the queue is full.
         """
-        if self._transport is None:
+        if not self.connected:
             msg = f"{self.name}: its runner is starting again, try again in a second"
             raise Unavailable(msg)
         if len(self._waiting) >= WAITING_CALLS_MAX:
@@ -94,10 +137,11 @@ class RunnerQueue(asyncio.Protocol):
             raise Unavailable(msg)
         waiting = Waiting(inputs, rows, deadline_ns, batched=self.batched)
         self._waiting.append(waiting)
+        self._waiting_rows += rows
         # One turn of the loop later: all calls that arrived in this turn then leave in one frame.
-        if not self._flush_scheduled and len(self._in_flight) < IN_FLIGHT_FRAMES:
+        if not self._flush_scheduled:
             self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.free)
         return waiting
 
     @property
@@ -105,27 +149,39 @@ class RunnerQueue(asyncio.Protocol):
         """Calls that wait, those in the runner's hands not counted."""
         return len(self._waiting) + len(self._alone)
 
-    @property
-    def connected(self) -> bool:
-        """Whether the runner can be reached."""
-        return self._transport is not None
+    def joined(self) -> None:
+        """Give a replica that was connected its first frame."""
+        self._look()
+        self.free()
 
-    def _flush(self) -> None:
+    def _look(self) -> None:
+        """Kept, and not asked of every replica with every call."""
+        self.connected = any(one.takes for one in self._replicas.values())
+
+    def free(self) -> None:
+        """Give the replicas what they can take."""
         self._flush_scheduled = False
-        while len(self._in_flight) < IN_FLIGHT_FRAMES and self._transport is not None:
-            if self._in_flight and self._alone:
-                return  # One that is tried alone waits for its turn; it must not meet others on the way.
-            batch = self._take()
+        free = [one for one in self._replicas.values() if one.takes and not one.in_flight]
+        for others, replica in zip(reversed(range(len(free))), free, strict=True):
+            batch = self._take(-(-len(self._waiting) // (others + 1)))
             if not batch:
                 return
-            # While one frame is computed a second one waits in the socket, but only when it is full: a part-filled
-            # one does better to wait here and grow.
-            if self._in_flight and sum(one.rows for one in batch) < self.max_batch_size:
-                self._waiting.extendleft(reversed(batch))
+            self._send(replica, batch)
+        # While one frame is computed a second one waits in the socket, but only when it is full: a part-filled one
+        # does better to wait here and grow. One that is tried alone waits for its turn; it must not meet others.
+        for replica in self._replicas.values():
+            if not replica.takes or len(replica.in_flight) >= IN_FLIGHT_FRAMES or self._alone:
+                continue
+            if self._waiting_rows < self.max_batch_size:
                 return
-            self._send(batch)
+            batch = self._take(len(self._waiting))
+            if sum(one.rows for one in batch) < self.max_batch_size:
+                self._waiting.extendleft(reversed(batch))
+                self._waiting_rows += sum(one.rows for one in batch)
+                return
+            self._send(replica, batch)
 
-    def _take(self) -> list[Waiting]:
+    def _take(self, calls_max: int) -> list[Waiting]:
         """Take the calls of the next frame: the oldest one, and those behind it that fit with it."""
         while self._alone:
             one = self._alone.popleft()
@@ -137,15 +193,17 @@ class RunnerQueue(asyncio.Protocol):
             one = self._waiting[0]
             if one.done:
                 self._waiting.popleft()
+                self._waiting_rows -= one.rows
                 one.complete(error=ClientGone("the client closed the connection while the call was waiting"))
                 continue
-            if batch and (one.key != batch[0].key or rows + one.rows > self.max_batch_size):
+            if batch and (len(batch) >= calls_max or one.key != batch[0].key or rows + one.rows > self.max_batch_size):
                 break
             batch.append(self._waiting.popleft())
             rows += one.rows
+        self._waiting_rows -= rows
         return batch
 
-    def _send(self, batch: list[Waiting]) -> None:
+    def _send(self, replica: Replica, batch: list[Waiting]) -> None:
         frame_id = next(self._frame_ids)
         now = perf_counter_ns()
         rows = 0
@@ -155,65 +213,54 @@ class RunnerQueue(asyncio.Protocol):
         inputs, buffers = [], []
         for position, (name, datatype, *trailing) in enumerate(batch[0].key):
             data = [one.inputs[position].data for one in batch]
-            shape = [rows, *trailing]
-            inputs.append({"name": name, "datatype": datatype, "shape": shape, "size": sum(map(len, data))})
+            inputs.append((name, datatype, (rows, *trailing), sum(map(len, data))))
             buffers.extend(data)
-        self._in_flight[frame_id] = batch
         self.on_batch(rows)
-        assert self._transport is not None, "frames are sent only while connected"
-        self._transport.write(frames.encode({"id": frame_id, "rows": rows, "inputs": inputs}, buffers))
+        description = frames.describe(rows, (("inputs", tuple(inputs)),))
+        replica.send(frame_id, batch, frames.encode(description, buffers, id=frame_id))
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection to the runner."""
-        self._transport = cast("asyncio.Transport", transport)
-        credentials = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        self._runner_pid = unpack("3i", credentials)[0]  # struct ucred: process, user, group
+    def answered(self, replica: Replica, batch: list[Waiting], header: dict[str, Any], body: memoryview) -> None:
+        """Resume the calls of one frame."""
+        failure = header.get("error")
+        if failure is not None:
+            self._fail(batch, failure)
+            return
+        try:
+            self._share_out(batch, header, body, replica.pid)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with an answer, nobody may wait for ever
+            for one in batch:
+                one.complete(error=ModelFailed(f"{self.name}: its answer can't be read: {error!r}"))
 
-    def data_received(self, data: bytes) -> None:
-        """Take what the runner answered and resume the calls of each whole frame."""
-        for header, body in self._decoder.feed(data):
-            batch = self._in_flight.pop(header["id"])
-            failure = header.get("error")
-            if failure is not None:
-                self._fail(batch, failure)
-                continue
-            try:
-                self._share_out(batch, header, body)
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with an answer, nobody may wait for ever
-                for one in batch:
-                    one.complete(error=ModelFailed(f"{self.name}: its answer can't be read: {error!r}"))
-        self._flush()
-
-    def _share_out(self, batch: list[Waiting], header: dict[str, Any], body: memoryview) -> None:
+    def _share_out(self, batch: list[Waiting], header: dict[str, Any], body: memoryview, pid: int) -> None:
         """Give each call its own rows of the batch's outputs and signals."""
         received = perf_counter_ns()
-        outputs, offset = [], 0
-        for spec in header["outputs"]:
-            outputs.append((spec, body[offset : offset + spec["size"]]))
-            offset += spec["size"]
-        signals = {}
-        for spec in header["signals"]:
-            values = frames.to_array(spec, body[offset : offset + spec["size"]]).tolist()
-            signals[spec["name"]] = _readable(values) if spec["datatype"] == "BYTES" else values
-            offset += spec["size"]
-        rows = sum(one.rows for one in batch)
-        slices = [_row_slices(spec, data, rows) for spec, data in outputs]
+        parts = frames.parts(header, body)
+        signals = {name: _readable(values) for name, values in frames.signals(parts["signals"]).items()}
+        rows = header["rows"]
+        sides = [
+            [(spec, data, _row_slices(spec, data, rows)) for spec, data in parts[side]]
+            for side in ("outputs", "model_inputs", "model_outputs")
+        ]
         first = 0
         for one in batch:
             last = first + one.rows
-            mine = [
-                Tensor(
-                    name=spec["name"],
-                    datatype=spec["datatype"],
-                    shape=[one.rows, *spec["shape"][1:]] if self.batched else list(spec["shape"][1:]),
-                    data=bytes(data[edges(first) : edges(last)]),
-                )
-                for (spec, data), edges in zip(outputs, slices, strict=True)
-            ]
+            outputs, seen, said = [self._own(side, first, last) if side else [] for side in sides]
             part = {name: values[first:last] for name, values in signals.items()}
             queue_ns, compute_ns, batch_rows = one.sent_ns - one.queued_ns, header["compute_ns"], header["batch_rows"]
-            one.complete(Computed(mine, part, queue_ns, compute_ns, batch_rows, received, self._runner_pid))
+            one.complete(Computed(outputs, part, queue_ns, compute_ns, batch_rows, received, pid, seen, said))
             first = last
+
+    def _own(self, side: list[Part], first: int, last: int) -> list[Tensor]:
+        """Return one call's rows of some tensors."""
+        return [
+            Tensor(
+                name=spec["name"],
+                datatype=spec["datatype"],
+                shape=[last - first, *spec["shape"][1:]] if self.batched else list(spec["shape"][1:]),
+                data=bytes(data[edges(first) : edges(last)]),
+            )
+            for spec, data, edges in side
+        ]
 
     def _fail(self, batch: list[Waiting], failure: dict[str, str]) -> None:
         if len(batch) > 1:
@@ -221,39 +268,55 @@ class RunnerQueue(asyncio.Protocol):
             return
         batch[0].complete(error=ModelFailed(f"{self.name}: {failure['type']}: {failure['message']}"))
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Fail all that the runner held or was about to get; it is for the client to try again."""
-        del exc
-        self._transport = None
-        self._decoder = frames.Decoder()
-        held = [one for batch in self._in_flight.values() for one in batch]
-        self._in_flight.clear()
-        held += [*self._alone, *self._waiting]
-        self._alone.clear()
-        self._waiting.clear()
+    def lost(self, held: list[Waiting]) -> None:
+        """Move the calls of a replica that ended to another one, or fail them: it is for the client to try again."""
+        self._look()
+        if self.connected:
+            first = [one for one in held if not one.moved]
+            held = [one for one in held if one.moved]
+            for one in first:
+                one.moved = True
+            self._alone.extend(first)
+        else:
+            held += [*self._alone, *self._waiting]
+            self._alone.clear()
+            self._waiting.clear()
+            self._waiting_rows = 0
         for one in held:
             one.complete(error=Unavailable(f"{self.name}: its runner ended, try again in a second"))
+        self.free()
 
-    def close(self) -> None:
-        """Close the connection; calls in flight fail, so callers wait for them first."""
-        self._sweeper.cancel()
-        if self._transport is not None:
-            self._transport.close()
+    def let_go(self, replica: Replica) -> None:
+        """Forget a replica that nothing of ours is with."""
+        if self._replicas.pop(replica.path, None) is not None:
+            self._on_let_go()
+        if self._retiring and not self._replicas:
+            self._sweeper.cancel()
 
     @property
     def idle(self) -> bool:
-        """Whether no call waits here or is with the runner."""
-        return not (self._in_flight or self._waiting or self._alone)
+        """Whether no call waits here or is with a runner."""
+        return not (self._waiting or self._alone or any(one.in_flight for one in self._replicas.values()))
 
     def _sweep(self) -> None:
         """Fail the calls whose deadline has passed: the waiting ones leave, those in flight are computed for nobody."""
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
         now = perf_counter_ns()
+        replicas = list(self._replicas.values())
         late = [one for one in (*self._waiting, *self._alone) if one.deadline_ns < now]
-        late += [one for batch in self._in_flight.values() for one in batch if one.deadline_ns < now]
+        late += [one for replica in replicas for one in replica.calls() if one.deadline_ns < now]
         for one in late:
             waited = (now - one.queued_ns) / 1e9
             one.complete(error=TimedOut(f"{self.name}: no answer within {waited:.1f} s, the deadline of the call"))
+        for replica in replicas:
+            if replica.in_flight and now - replica.moved_ns > self._hang_ns:
+                replica.moved_ns = now  # Said once in so many seconds, not twenty times a second.
+                self._on_hang(replica.path)
+        if self._retiring and self.idle:
+            for replica in replicas:
+                replica.leave()
+            if not replicas:
+                self._sweeper.cancel()
 
 
 def _row_slices(spec: dict[str, Any], data: memoryview, rows: int) -> Callable[[int], int]:
@@ -272,6 +335,7 @@ def _row_slices(spec: dict[str, Any], data: memoryview, rows: int) -> Callable[[
     return edges.__getitem__
 
 
-def _readable(values: list[bytes]) -> list[str]:
+def _readable(values: np.ndarray[Any, Any]) -> list[Any]:
     """Signals that are text come as bytes."""
-    return [one.decode(errors="replace") for one in values]
+    found: list[Any] = values.tolist()
+    return [one.decode(errors="replace") for one in found] if values.dtype == object else found

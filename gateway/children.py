@@ -22,14 +22,12 @@ class Child:
         name: str,
         command: Callable[[], tuple[Sequence[str], Sequence[int]]],
         *,
-        on_start: Callable[[asyncio.subprocess.Process], None] | None = None,
         on_end: Callable[[int], None] | None = None,
     ) -> None:
         self.name = name
         self.deaths = 0
         self.process: asyncio.subprocess.Process | None = None
         self._command = command
-        self._on_start = on_start
         self._on_end = on_end
         self._ending = False
         self._task: asyncio.Task[None] | None = None
@@ -42,33 +40,35 @@ class Child:
         clock = asyncio.get_running_loop().time
         pause = FIRST_PAUSE_SECONDS
         while not self._ending:
-            arguments, descriptors = self._command()
             began = clock()
+            ended = await self._live()
+            if self._ending:
+                return
+            self.deaths += 1
+            if clock() - began > STEADY_SECONDS:
+                pause = FIRST_PAUSE_SECONDS
+            log.warning("%s %s; starts again in %.1f s", self.name, ended, pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    async def _live(self) -> str:
+        """Start the process, wait for its end, and say how it ended."""
+        try:
+            arguments, descriptors = self._command()
             self.process = await asyncio.create_subprocess_exec(
                 *arguments,
                 pass_fds=tuple(descriptors),
                 stdin=asyncio.subprocess.DEVNULL,
                 env=child_environment(),
             )
-            if self._on_start is not None:
-                self._on_start(self.process)
-            status = await self.process.wait()
-            if self._on_end is not None:
-                self._on_end(status)
-            if self._ending:
-                return
-            self.deaths += 1
-            if clock() - began > STEADY_SECONDS:
-                pause = FIRST_PAUSE_SECONDS
-            log.warning(
-                "%s (pid %d) ended: %s; starts again in %.1f s",
-                self.name,
-                self.process.pid,
-                why(status),
-                pause,
+        except OSError as error:
+            return (
+                f"could not be started: {error}"  # No memory, no process or no descriptor left: perhaps for a moment.
             )
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        status = await self.process.wait()
+        if self._on_end is not None:
+            self._on_end(status)
+        return f"(pid {self.process.pid}) ended: {why(status)}"
 
     async def stop(self, grace_seconds: float) -> None:
         """Ask the process to end, wait, and insist when the grace time is over."""

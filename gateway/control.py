@@ -2,7 +2,7 @@
 
 One loop, woken by a change of the refs, of the live state, or of a runner: read what is desired and what is, let
 `reconcile.decide` say the next step for each model, write it in one commit, push the new table to the workers. Only
-this process writes routes. A runner is ended only after every worker has acknowledged a table without it.
+this process writes routes. A runner is ended only after every worker has said that no call of its own is with it.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -25,10 +25,12 @@ from gateway.answers import Answers, answer
 from gateway.audit import audit, now
 from gateway.channel import Channel
 from gateway.children import Child
-from gateway.key_files import key_digests, unit_key_file
+from gateway.keys import key_digests, unit_key_file
 from gateway.logs import logging_configuration
+from gateway.metrics_page import engines
 from gateway.reconcile import Actual, Bundle, Decision, Desired, decide
-from gateway.runners import Runner, Runners
+from gateway.runner import Runner
+from gateway.runners import Outages, Runners
 from gateway.settings import Settings
 from gateway.totals import Totals
 from gateway.worker import WorkerSettings
@@ -40,30 +42,36 @@ POLL_SECONDS = 0.05
 """How often refs and state are looked at: some system calls and one indexed read, 0.1 % of a core."""
 RETRY_SECONDS = 1.0
 ACKNOWLEDGE_SECONDS = 5.0
-"""How long a worker may take to apply a table before it is not waited for any more."""
+"""How long a worker may take to apply a table before it is not waited for; it keeps a runner for a call's time more."""
 
 
 class Control:
     """Everything that one running gateway does beside serving."""
 
     def __init__(
-        self, home: Home, state: State, settings: Settings, listening: socket.socket, grpc: socket.socket | None
+        self,
+        home: Home,
+        state: State,
+        settings: Settings,
+        sockets: Mapping[str, socket.socket],
+        outages: Outages,
     ) -> None:
-        """`listening` and `grpc` are the open sockets that all workers accept from."""
+        """`sockets` are those that all workers accept from, by the flags under which they get them."""
         self.home = home
         self.state = state
         self.settings = settings
         self.totals = Totals()
-        self._listening = listening
-        self._grpc = grpc
+        self._outages = outages
+        self._sockets = sockets
         self._refs = home.refs()
         self._store = home.store()
         self._wake = asyncio.Event()
-        self._runners = Runners(home, self._wake.set)
+        self._runners = Runners(home, state, settings, self._wake.set)
         self._workers: dict[str, Child] = {}
         self._channels: dict[str, Channel] = {}
         self._applied: dict[str, int] = {}
-        self._acknowledged = asyncio.Event()
+        self._holds: dict[str, set[str]] = {}
+        self._told = asyncio.Event()
         self._ready: set[str] = set()
         self._table: dict[str, Any] = {"revision": 0, "models": {}, "runners": {}}
         self._monitor: Child | None = None
@@ -88,9 +96,8 @@ class Control:
 
     async def stop(self) -> None:
         """Drain: no new connections, answers for all that was accepted, then the monitor, then the runners."""
-        self._listening.close()
-        if self._grpc is not None:
-            self._grpc.close()
+        for listening in self._sockets.values():
+            listening.close()
         grace = self.settings.server.drain_seconds + 5
         await asyncio.gather(*(child.stop(grace) for child in self._workers.values()))
         if self._monitor is not None:
@@ -108,8 +115,8 @@ class Control:
         return all(self._applied.get(name) == self._table["revision"] for name in self._workers)
 
     def families(self) -> Iterable[Metric]:
-        """Return all that the workers have counted, added up."""
-        return self.totals.families()
+        """Return all that the workers have counted, added up, and what runs the versions that they serve."""
+        return [*self.totals.families(), engines(self._table["runners"].values())]
 
     def _worker_command(self, name: str) -> Callable[[], tuple[list[str], list[int]]]:
         server = self.settings.server
@@ -141,17 +148,13 @@ class Control:
             self._task(self._talk(name, ours, theirs))
             arguments = {
                 "--name": name,
-                "--socket": str(self._listening.fileno()),
                 "--channel": str(theirs.fileno()),
                 "--parent": str(os.getpid()),
                 "--settings": orjson.dumps(asdict(settings)).decode(),
             }
-            inherited = [self._listening.fileno(), theirs.fileno()]
-            if self._grpc is not None:
-                arguments["--grpc-socket"] = str(self._grpc.fileno())
-                inherited.append(self._grpc.fileno())
-            words = [word for pair in arguments.items() for word in pair]
-            return [sys.executable, "-m", "gateway.worker", *words], inherited
+            inherited = {flag: listening.fileno() for flag, listening in self._sockets.items()}
+            words = [word for flag, value in (arguments | inherited).items() for word in (flag, str(value))]
+            return [sys.executable, "-m", "gateway.worker", *words], [theirs.fileno(), *inherited.values()]
 
         return command
 
@@ -162,10 +165,10 @@ class Control:
 
     def _worker_ended(self, name: str) -> Callable[[int], None]:
         def ended(_status: int) -> None:
-            self._channels.pop(name, None)
+            for known in (self._channels, self._applied, self._holds):
+                known.pop(name, None)
             self._ready.discard(name)
-            self._applied.pop(name, None)
-            self._acknowledged.set()
+            self._told.set()
             self.totals.ended(name)
 
         return ended
@@ -178,9 +181,11 @@ class Control:
         channel.send({"table": self._table})
         async for message in channel.messages():
             if "applied" in message:
-                self._applied[name] = message["applied"]
+                self._applied[name], self._holds[name] = message["applied"], set(message["holds"])
                 self._ready.add(name)
-                self._acknowledged.set()
+                self._told.set()
+            elif "hangs" in message:
+                self._runners.hangs(message["hangs"])
             elif "metrics" in message:
                 self.totals.update(name, message["metrics"])
             elif "question" in message:
@@ -216,7 +221,7 @@ class Control:
         routes = {one.key.partition("/")[2]: one for one in self.state.list("routes/")}
         self._reject_broken(environment)
         rejected = frozenset(one.body["digest"] for one in self.state.list(f"rejected/{environment}/"))
-        run: set[str] = set()
+        run: dict[str, int] = {}
         models, phases = {}, []
         for model in sorted(refs.keys() | routes.keys()):
             ref, document = refs.get(model), routes.get(model)
@@ -224,22 +229,29 @@ class Control:
             desired = self._desired(model, ref)
             if desired is not None and self._changes.get(model) != desired.change:
                 self._changes[model] = desired.change
-                self._runners.forget_failure(desired.bundle.digest)
+                self._runners.forget_failures(desired.bundle.digest)
             decision = decide(model, desired, actual, rejected, self._runners.states())
             revision = self._write(model, environment, document, desired, actual, decision)
             self._move_back(ref, decision)
-            run |= decision.run
+            run |= self._replicas(model, decision)
             phases.append(decision.phase)
             if desired is not None or decision.route.variants():
                 models[model] = {"revision": revision, "route": self._route(model, decision)}
-        unneeded = self._runners.keep(frozenset(run))
+        unneeded = self._runners.keep(run)
         self._push(models)
+        self._runners.report(self._outages, self._version)
         if unneeded:
             self._task(self._end_when_unused(unneeded, self._table["revision"]))
         if "Progressing" in phases:
             self.settled.clear()
         else:
             self.settled.set()
+
+    def _replicas(self, model: str, decision: Decision) -> dict[str, int]:
+        """Say how many runners each version gets: the one that is only kept warm for going back gets one."""
+        scale = self.state.get(f"scale/{self.settings.server.environment}/{model}")
+        replicas = self.settings.runner_of(model).replicas if scale is None else scale.body["replicas"]
+        return {digest: 1 if digest == decision.warm else replicas for digest in decision.run}
 
     def _desired(self, model: str, ref: Ref | None) -> Desired | None:
         if ref is None or ref.digest is None:
@@ -297,6 +309,7 @@ class Control:
             "phase": decision.phase,
             "message": decision.message,
             "weight_set": decision.route.canary_weight,
+            "runners": self._runners.status(decision.run, self._version),
         }
         key = f"deployments/{environment}/{model}"
         before = self.state.get(key)
@@ -328,21 +341,7 @@ class Control:
 
     def _push(self, models: dict[str, Any]) -> None:
         """Send the workers a new table when anything in it differs."""
-        runners = {}
-        for one in self._runners.ready():
-            assert one.bundle is not None, "a ready runner has its bundle"
-            config = one.bundle.config
-            model = one.bundle.model
-            runners[one.digest] = {
-                "socket": one.socket,
-                "model": model,
-                "version": self._version(model, one.digest),
-                "platform": one.platform,
-                "engine": one.engine,
-                "max_batch_size": config["max_batch_size"],
-                "inputs": config["inputs"],
-                "outputs": config["outputs"],
-            }
+        runners = self._runners.table(self._version)
         if (models, runners) != (self._table["models"], self._table["runners"]):
             self._table = {"revision": self._table["revision"] + 1, "models": models, "runners": runners}
             for channel in self._channels.values():
@@ -352,24 +351,30 @@ class Control:
         return self._refs.version_of(digest, model) or digest[7:19]
 
     async def _end_when_unused(self, runners: list[Runner], revision: int) -> None:
-        """End runners once every worker has a table without them, and their last calls had time to be answered."""
-        await self._acknowledge(revision)
-        await asyncio.sleep(min(self.settings.server.timeout_seconds, ACKNOWLEDGE_SECONDS))
-        for runner in runners:
-            await self._runners.stop(runner)
+        """End runners once every worker has a table without them, and no call of its own with them."""
+        paths = {one.socket for one in runners}
+        seconds = self.settings.server.timeout_seconds + ACKNOWLEDGE_SECONDS
+        await self._until_no_worker(lambda name: self._is_behind(name, revision) or self._holds[name] & paths, seconds)
+        await self._runners.stop(runners)
 
     async def followed(self) -> None:
         """Wait until every worker has the newest table, or has had the time to take it."""
-        await self._acknowledge(self._table["revision"])
+        revision = self._table["revision"]
+        await self._until_no_worker(lambda name: self._is_behind(name, revision), ACKNOWLEDGE_SECONDS)
 
-    async def _acknowledge(self, revision: int) -> None:
+    def _is_behind(self, worker: str, revision: int) -> bool:
+        return self._applied.get(worker, 0) < revision
+
+    async def _until_no_worker(self, still: Callable[[str], object], seconds: float) -> None:
+        """Wait until something is true of no worker any more, `seconds` at most."""
         try:
-            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
-                while any(applied < revision for applied in self._applied.values()):
-                    self._acknowledged.clear()
-                    await self._acknowledged.wait()
+            async with asyncio.timeout(seconds):
+                while any(still(name) for name in self._channels):
+                    self._told.clear()
+                    await self._told.wait()
         except TimeoutError:
-            log.warning("a worker did not apply table %d within %.0f s", revision, ACKNOWLEDGE_SECONDS)
+            late = ", ".join(name for name in self._channels if still(name))
+            log.warning("worker %s did not follow table %d within %.0f s", late, self._table["revision"], seconds)
 
     def _task(self, coroutine: Any) -> None:
         task = asyncio.create_task(coroutine)

@@ -21,7 +21,7 @@ def deployment_json(
     """Put together the ref, the route, and control's status of moving the one to the other.
 
     `settled` says whether control has gone as far as it will go without another word; `difference` is None when what
-    is desired is what is.
+    is desired is what is. `runners` are the versions that are loaded, with the replicas that are wanted and ready.
     """
     desired = None
     if ref is not None and ref.digest is not None:
@@ -53,6 +53,7 @@ def deployment_json(
         "message": message,
         "settled": settled,
         "difference": None if _same(desired, actual) else message,
+        "runners": [] if status is None else status.body.get("runners", []),
         "rejected": [dict(one) for one in rejected],
         "time": None if status is None else status.body.get("time"),
     }

@@ -18,6 +18,7 @@ from gateway.audit import audit, now
 from gateway.deployment import deployment_json, rollout_json
 from gateway.overview import overview_json
 from gateway.prediction import bundle_json, chain, record_json, ref_words
+from gateway.settings import REPLICAS_MAX
 from gateway.traffic import Traffic
 from monitors.log.errors import LogError
 from monitors.log.reader import LogReader
@@ -35,6 +36,10 @@ EFFECTS = {
     "false-alarm": "nothing is rolled back and the baseline stays; the detectors start again",
 }
 """What each verdict brings about, in the words that the answer to a decision carries."""
+RUNNER_EFFECT = (
+    "nothing is rolled back; `snowgate deploy {model}@{version} --again --reason …` starts the version's runners again"
+)
+"""The same of an incident about a runner, but for `model-broken`."""
 
 
 class OperationError(Exception):
@@ -210,6 +215,22 @@ class Operations:
         )
         return self.rollout(model, environment) | {"effect": effect}
 
+    def scale(
+        self, model: str, environment: str, replicas: int | None, *, actor: str, reason: str = ""
+    ) -> dict[str, Any]:
+        """Have so many runners of each version that has traffic; None goes back to what the settings say.
+
+        Raises:
+            OperationError: not deployed (404); a number out of range (422).
+        """
+        if replicas is not None and not 1 <= replicas <= REPLICAS_MAX:
+            raise OperationError(f"replicas {replicas}: expected 1 to {REPLICAS_MAX}", 422)
+        self.deployment(model, environment)
+        details = {"environment": environment, "replicas": replicas}
+        body = None if replicas is None else {"replicas": replicas, "actor": actor, "reason": reason, "time": now()}
+        self._state.commit(Change(f"scale/{environment}/{model}", body), audit(actor, "scale", model, reason, details))
+        return self.rollout(model, environment)
+
     def prediction(self, id: str, *, chain_wanted: bool = False) -> dict[str, Any]:
         """Return one prediction, with its `provenance` when the chain is wanted. Raises OperationError (404, 422)."""
         try:
@@ -262,6 +283,8 @@ class Operations:
             raise OperationError(str(error), 409) from error
         details = {key: incident[key] for key in ("model", "version", "bundle")} | {"verdict": verdict}
         self._state.commit(audit(actor, "decide", id, reason, details))
+        if incident.get("cause") == "runner" and verdict != "model-broken":
+            return incident | {"effect": RUNNER_EFFECT.format_map(incident)}
         return incident | {"effect": EFFECTS[verdict].format_map(incident)}
 
     def bundles(self) -> list[dict[str, Any]]:
@@ -283,9 +306,10 @@ class Operations:
         """Return all that is known of one bundle. Raises OperationError (404, 422)."""
         digest, _model, _version = self._resolve(reference)
         try:
-            return bundle_json(open_bundle(self._home.store(), digest), self._home, self.refs)
+            found = bundle_json(open_bundle(self._home.store(), digest), self._home, self.refs)
         except BundleError as error:
             raise OperationError(str(error), 422) from error
+        return found | {"engines": [one.body for one in self._state.list(f"engines/{digest}/")]}
 
     def monitors(self) -> list[dict[str, Any]]:
         """Return every watched signal of every version: how far its evidence is from its limit."""

@@ -10,7 +10,8 @@ between two of them costs nothing: what was not done is decided again.
     D, rejected    -          D as canary          →  stable alone; ref moves back     Aborted
     D, rejected    -          D as stable          →  the version before (once ready)  Aborted
     D              starting   anything             →  as it is                         Progressing
-    D              failed     anything             →  without D                        Degraded
+    D              failed     D as stable          →  as it is                         Degraded
+    D              failed     anything else        →  without D                        Degraded
     D              ready      nothing              →  D takes all                      Healthy
     D, canary n %  ready      S as stable          →  S and D, D with n %              Paused
     D              ready      S as stable          →  D takes all, S is the previous   Healthy
@@ -87,13 +88,17 @@ class Actual:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The next step. `route` is what the route must be (it may be what it is); `ref_back` where the ref must go."""
+    """The next step. `route` is what the route must be (it may be what it is); `ref_back` where the ref must go.
+
+    `run` are the digests that must run; `warm` is the one among them that gets no traffic and is there for going back.
+    """
 
     run: frozenset[str]
     route: Actual
     phase: Phase
     message: str
     ref_back: Bundle | None = None
+    warm: str | None = None
 
 
 def decide(
@@ -170,8 +175,9 @@ def _replace_rejected_stable(
 def _decision(
     route: Actual, phase: Phase, message: str, *, ref_back: Bundle | None = None, also: Bundle | None = None
 ) -> Decision:
-    run = {one.digest for one in (route.stable, route.canary, also, *route.previous[:1]) if one is not None}
-    return Decision(frozenset(run), route, phase, message, ref_back)
+    run = {one.digest for one in (route.stable, route.canary, also) if one is not None}
+    warm = next((one.digest for one in route.previous[:1] if one.digest not in run), None)
+    return Decision(frozenset(run | {warm} if warm else run), route, phase, message, ref_back, warm)
 
 
 def _remember(actual: Actual, leaving: Bundle | None) -> tuple[Bundle, ...]:

@@ -52,6 +52,11 @@ class RemoteOperations:
         path = f"environments/{_part(environment)}/rollouts/{_part(model)}/abort"
         return self._ask("POST", path, {"actor": actor, "reason": reason})
 
+    def scale(self, model: str, environment: str, replicas: int | None, *, actor: str, reason: str) -> Any:
+        """See `Operations.scale`."""
+        path = f"environments/{_part(environment)}/rollouts/{_part(model)}/scale"
+        return self._ask("POST", path, {"replicas": replicas, "actor": actor, "reason": reason})
+
     def prediction(self, id: str, *, chain_wanted: bool = False) -> Any:
         """See `Operations.prediction`."""
         return self._ask("GET", f"predictions/{_part(id)}?chain={'true' if chain_wanted else 'false'}")

@@ -1,172 +1,232 @@
-"""The runners that control keeps: one process a bundle, checked before it starts and before it gets traffic.
+"""The runners that control keeps: of each version so many replicas, checked whole before one of them is started.
 
-absent ─▶ starting ─▶ ready        a death: starting again, with a growing pause
-└─────▶ failed       it can't be verified, loaded, or does not reproduce its golden examples
+A version can be served when at least one of its replicas is ready. A replica that nobody needs any more is given to
+the caller, who ends it when no worker has a call with it.
 """
 
 import asyncio
-import json
 import logging
-import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
-from bundles import process
 from bundles.bundle import Bundle
-from bundles.errors import BundleError, RunnerFailed
+from bundles.errors import BundleError
 from bundles.home import Home
 from bundles.loading import prepare
-from gateway.children import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, child_environment, why
+from gateway.engines import Engines
 from gateway.reconcile import RunnerState
+from gateway.runner import Launch, Runner
+from gateway.settings import Settings
+from state import State
 
 log = logging.getLogger("snowgate.control")
 
-DEATHS_IN_A_ROW_MAX = 10
-STEADY_SECONDS = 10.0
-"""A runner that lived this long counts as sound: its deaths are counted anew."""
+
+class Outages(Protocol):
+    """Who is told when a version's runner is given up, and when it is up again. Implemented by the monitors."""
+
+    def parked(self, model: str, version: str, bundle: str, reason: str, said: str) -> None:
+        """Take note of a runner that died too often: why, and the end of its standard error."""
+        ...
+
+    def served(self, bundle: str) -> None:
+        """Take note that all runners of a version are up."""
+        ...
 
 
-@dataclass
-class Runner:
-    """One bundle's runner."""
+class ReplicaSet:
+    """The runners of one version."""
 
-    digest: str
-    state: RunnerState = "starting"
-    reason: str = ""
-    bundle: Bundle | None = None
-    socket: str = ""
-    platform: str = ""
-    engine: str = ""
-    deaths: int = 0
-    task: asyncio.Task[None] | None = None
-    process: asyncio.subprocess.Process | None = field(default=None, repr=False)
+    def __init__(self, runners: "Runners", digest: str, directory: Path) -> None:
+        self.digest = digest
+        self.directory = directory
+        self.bundle: Bundle | None = None
+        self.wanted = 0
+        self.replicas: list[Runner] = []
+        self.told: Literal["", "parked", "served"] = ""
+        """What people were told of it last."""
+        self._runners = runners
+        self._launch: Launch | None = None
+        self._refusal: str | None = None
+        self._task = asyncio.create_task(self._prepare(), name=f"prepare {digest[:19]}")
+
+    async def _prepare(self) -> None:
+        """Check the bundle whole and unpack it, then start the replicas."""
+        home = self._runners.home
+        try:
+            self.bundle = await asyncio.to_thread(prepare, home.store(), self.digest, home.keys(), self.directory)
+            # Before the first start: all replicas then run the bundle alike.
+            engine = await self._runners.engines.engine_for(self.bundle, self.directory)
+        except (BundleError, OSError) as error:
+            self._refusal = str(error)
+            log.error("bundle %s can't be served: %s", self.digest[:19], self._refusal)  # noqa: TRY400 - it says all
+        else:
+            self._launch = Launch(
+                self.bundle, self.directory, engine, self._runners.settings.runner_of(self.bundle.model)
+            )
+            self.scale(self.wanted)
+        self._runners.changed()
+
+    def scale(self, count: int) -> list[Runner]:
+        """Have so many replicas: start those that are missing, return those that are too many."""
+        self.wanted = count
+        if self._launch is None or len(self.replicas) == count:
+            return []
+        self._runners.changed()
+        while len(self.replicas) < count:
+            number = min({*range(1, count + 1)} - {one.number for one in self.replicas})
+            self.replicas.append(Runner(self._launch, number, self._runners.new_socket, self._runners.changed))
+        # Those that serve stay, and among them the oldest.
+        self.replicas.sort(key=lambda one: (one.state != "ready", one.number))
+        kept, too_many = self.replicas[:count], self.replicas[count:]
+        self.replicas = kept
+        return too_many
+
+    @property
+    def ready(self) -> list[Runner]:
+        """The replicas that can be reached."""
+        return [one for one in self.replicas if one.state == "ready"]
+
+    @property
+    def parked(self) -> Runner | None:
+        """A replica that died so often that it is not started again."""
+        return next((one for one in self.replicas if one.state == "parked"), None)
+
+    @property
+    def state(self) -> tuple[RunnerState, str]:
+        """Whether the version can be served, and the reason if it can't."""
+        if self._refusal is not None:
+            return "failed", self._refusal
+        if self.ready:
+            return "ready", ""
+        given_up = [one for one in self.replicas if one.state in ("failed", "parked")]
+        if given_up and len(given_up) == len(self.replicas):
+            return "failed", given_up[0].reason
+        return "starting", ""
+
+    def forget_failures(self) -> None:
+        """Drop the replicas that were given up, so that `scale` starts others."""
+        self.replicas = [one for one in self.replicas if one.state not in ("failed", "parked")]
+        self.told = ""
+
+    def cancel(self) -> None:
+        """Start nothing any more."""
+        self._task.cancel()
 
 
 class Runners:
-    """Starts, checks, watches and ends runners. `changed` is called after every change of a state."""
+    """All replica sets of a gateway. `changed` is called after every change of a state."""
 
-    def __init__(self, home: Home, changed: Callable[[], None]) -> None:
-        self._home = home
-        self._changed = changed
-        self._runners: dict[str, Runner] = {}
+    def __init__(self, home: Home, state: State, settings: Settings, changed: Callable[[], None]) -> None:
+        self.home = home
+        self.settings = settings
+        self.changed = changed
+        self.engines = Engines(state, settings.runner.engine)
+        self._sets: dict[str, ReplicaSet] = {}
+        self._ending: set[Runner] = set()
         # A socket's path is limited to 108 bytes, and a home may lie deep: sockets have a short folder of their own.
         self._sockets = Path(tempfile.mkdtemp(prefix="snowgate-"))
-        self._starts = 0
+        self._numbers = count(1)
         shutil.rmtree(home.run, ignore_errors=True)
 
+    def new_socket(self) -> Path:
+        """Return a path that no runner had before, so that nobody takes one runner for another."""
+        return self._sockets / f"{next(self._numbers)}.sock"
+
     def states(self) -> dict[str, tuple[RunnerState, str]]:
-        """Return the state of every runner, with the reason of those that failed."""
-        return {digest: (one.state, one.reason) for digest, one in self._runners.items()}
+        """Return the state of every version that is to run, with the reason of those that failed."""
+        return {digest: one.state for digest, one in self._sets.items()}
 
-    def ready(self) -> list[Runner]:
-        """Return the runners that can be reached."""
-        return [one for one in self._runners.values() if one.state == "ready"]
+    def sets(self) -> list[ReplicaSet]:
+        """Return all replica sets."""
+        return list(self._sets.values())
 
-    def forget_failure(self, digest: str) -> None:
-        """Let a bundle that failed be tried again: somebody has deployed it anew."""
-        if digest in self._runners and self._runners[digest].state == "failed":
-            del self._runners[digest]
+    def table(self, version_of: Callable[[str, str], str]) -> dict[str, Any]:
+        """Return what the workers must know of every version that can be served."""
+        return {one.digest: self._entry(one, one.bundle, version_of) for one in self.sets() if one.bundle and one.ready}
 
-    def keep(self, digests: frozenset[str]) -> list[Runner]:
-        """Start the runners that are missing; return those that nobody needs, for `stop` when nobody uses them."""
-        for digest in digests - self._runners.keys():
-            runner = self._runners[digest] = Runner(digest)
-            runner.task = asyncio.create_task(self._run(runner), name=f"runner {digest[:19]}")
-        return [self._runners.pop(digest) for digest in list(self._runners) if digest not in digests]
+    def _entry(self, replicas: ReplicaSet, bundle: Bundle, version_of: Callable[[str, str], str]) -> dict[str, Any]:
+        return {
+            "sockets": sorted(one.socket for one in replicas.ready),
+            "model": bundle.model,
+            "version": version_of(bundle.model, bundle.digest),
+            "platform": replicas.ready[0].platform,
+            "engine": replicas.ready[0].engine,
+            "hang_seconds": self.settings.runner_of(bundle.model).hang_seconds,
+            "max_batch_size": bundle.config["max_batch_size"],
+            "inputs": bundle.config["inputs"],
+            "outputs": bundle.config["outputs"],
+        }
 
-    async def _run(self, runner: Runner) -> None:
-        """Verify, then keep the process up until it is ended or given up."""
-        directory = self._home.run / runner.digest.removeprefix("sha256:")[:16]
-        store, keys = self._home.store(), self._home.keys()
-        try:
-            runner.bundle = await asyncio.to_thread(prepare, store, runner.digest, keys, directory)
-        except (BundleError, OSError) as error:
-            self._set(runner, "failed", str(error))
-            return
-        pause, clock = FIRST_PAUSE_SECONDS, asyncio.get_running_loop().time
-        while runner.deaths < DEATHS_IN_A_ROW_MAX:
-            began = clock()
-            try:
-                await self._live(runner, directory)
-            except (BundleError, OSError, ValueError) as error:
-                # ValueError: what it said was no JSON.
-                self._set(runner, "failed", str(error))
-                return
-            if clock() - began > STEADY_SECONDS:
-                runner.deaths, pause = 0, FIRST_PAUSE_SECONDS
-            runner.deaths += 1
-            self._set(runner, "starting", "")
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
-        self._set(runner, "failed", f"its runner died {DEATHS_IN_A_ROW_MAX} times in a row")
+    def forget_failures(self, digest: str) -> None:
+        """Let a version be tried again: somebody has deployed it anew."""
+        found = self._sets.get(digest)
+        if found is not None and found.state[0] == "failed":
+            self._sets.pop(digest).cancel()
+        elif found is not None:
+            found.forget_failures()
 
-    async def _live(self, runner: Runner, directory: Path) -> None:
-        """Start the process, check it, and wait for its end. Raises BundleError when it can't serve."""
-        self._starts += 1
-        path = str(self._sockets / f"{self._starts}.sock")
-        runner.process = await asyncio.create_subprocess_exec(
-            *process.command(directory, path),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            env=child_environment(),
-        )
-        try:
-            assert runner.process.stdout is not None, "it was opened as a pipe"
-            line = await runner.process.stdout.readline()
-            if line:
-                await self._admit(runner, json.loads(line), path)
-            status = await runner.process.wait()
-            log.warning("runner of %s (pid %d) ended: %s", _name(runner), runner.process.pid, why(status))
-        finally:
-            if runner.process.returncode is None:
-                runner.process.kill()
-                await runner.process.wait()
-            with suppress(FileNotFoundError):
-                os.unlink(path)  # noqa: PTH108 - no disk is waited for
+    def keep(self, wanted: Mapping[str, int]) -> list[Runner]:
+        """Have so many replicas of each version; return those too many, for `stop` when unused."""
+        unneeded: list[Runner] = []
+        for digest in [digest for digest in self._sets if digest not in wanted]:
+            gone = self._sets.pop(digest)
+            gone.cancel()
+            unneeded += gone.replicas
+        for digest, replicas in wanted.items():
+            if digest not in self._sets:
+                directory = self.home.run / f"{digest.removeprefix('sha256:')[:16]}-{next(self._numbers)}"
+                self._sets[digest] = ReplicaSet(self, digest, directory)
+            unneeded += self._sets[digest].scale(replicas)
+        self._ending.update(unneeded)
+        return unneeded
 
-    async def _admit(self, runner: Runner, answer: dict[str, Any], path: str) -> None:
-        """Let a runner have traffic if it reproduces the golden examples of its bundle."""
-        if not answer["ready"]:
-            raise RunnerFailed(answer["error"])
-        assert runner.bundle is not None, "prepared before it was started"
-        report = await asyncio.to_thread(_check_golden, runner.bundle, path)
-        if not report.agrees:
-            raise RunnerFailed(str(report))
-        runner.socket, runner.platform, runner.engine = path, answer["platform"], answer["engine"]
-        log.info("runner of %s is ready: %s; %s", _name(runner), answer["engine"], report)
-        self._set(runner, "ready", "")
+    def status(self, digests: Collection[str], version_of: Callable[[str, str], str]) -> list[dict[str, Any]]:
+        """Return what people want to know of the versions that are to run."""
+        return [
+            {
+                "version": version_of(one.bundle.model, one.digest),
+                "digest": one.digest,
+                "replicas": one.wanted,
+                "ready": len(one.ready),
+                "reasons": [each.reason for each in one.replicas if each.reason],
+            }
+            for one in sorted(self.sets(), key=lambda one: one.digest)
+            if one.digest in digests and one.bundle is not None
+        ]
 
-    def _set(self, runner: Runner, state: RunnerState, reason: str) -> None:
-        if state == "failed":
-            log.error("runner of %s: %s", _name(runner), reason)
-        runner.state, runner.reason = state, reason
-        self._changed()
+    def report(self, outages: Outages, version_of: Callable[[str, str], str]) -> None:
+        """Tell people what they must know, once: that a runner was given up, or that all of a version are up."""
+        for one in self.sets():
+            if one.bundle is None:
+                continue
+            if one.parked is not None and one.told != "parked":
+                version = version_of(one.bundle.model, one.digest)
+                outages.parked(one.bundle.model, version, one.digest, one.parked.reason, one.parked.said)
+                one.told = "parked"
+            elif len(one.ready) == one.wanted and one.told != "served":
+                outages.served(one.digest)
+                one.told = "served"
 
-    async def stop(self, runner: Runner) -> None:
-        """End a runner that nobody uses any more."""
-        if runner.task is not None:
-            runner.task.cancel()
-            await asyncio.gather(runner.task, return_exceptions=True)
+    def hangs(self, socket: str) -> None:
+        """Kill the runner behind a socket, because a worker has waited too long for a batch; it is started anew."""
+        for runner in [runner for one in self.sets() for runner in one.replicas if runner.socket == socket]:
+            runner.kill(f"a batch took longer than {runner.launch.settings.hang_seconds:g} s")
+
+    async def stop(self, runners: list[Runner]) -> None:
+        """End runners that nobody uses any more, and remove what was unpacked for them alone."""
+        await asyncio.gather(*(runner.stop() for runner in runners))
+        self._ending.difference_update(runners)
+        used = {one.directory for one in self.sets()} | {one.launch.directory for one in self._ending}
+        for directory in [one for one in self.home.run.glob("*") if one not in used]:
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def close(self) -> None:
         """End all runners."""
-        await asyncio.gather(*(self.stop(runner) for runner in self._runners.values()))
+        await self.stop([*self.keep({}), *self._ending])
         shutil.rmtree(self._sockets, ignore_errors=True)
-        shutil.rmtree(self._home.run, ignore_errors=True)
-
-
-def _check_golden(bundle: Bundle, path: str) -> process.GoldenReport:
-    connection = process.RunnerConnection(path)
-    try:
-        return process.reproduces_golden(bundle, connection)
-    finally:
-        connection.close()
-
-
-def _name(runner: Runner) -> str:
-    return f"{runner.bundle.model if runner.bundle else 'bundle'} {runner.digest[:19]}"
+        shutil.rmtree(self.home.run, ignore_errors=True)

@@ -6,7 +6,7 @@ is not known is an error with a suggestion, because a misspelt limit is worse th
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,9 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 FILE = "snowgate.toml"
 PREFIX = "SNOWGATE_"
+REPLICAS_MAX = 64
+"""Runners of one version: as many as the largest of today's machines can give a core each."""
 NOT_SETTINGS = {"SNOWGATE_HOME", "SNOWGATE_SERVER", "SNOWGATE_OUTPUT", "SNOWGATE_CONFIG"}
 STANDARD = {"OTEL_EXPORTER_OTLP_ENDPOINT": "tracing.endpoint"}
 """Variables of others' that mean a setting of ours; they stand above the file and below our own variables."""
+
+
+Engine = Literal["auto", "eager", "onnxruntime", "channels-last", "frozen", "frozen-channels-last", "openvino"]
+"""As in `bundles.runner.engines`, said again because settings import nothing heavy; a test holds the two together."""
 
 
 class SettingsError(Exception):
@@ -79,6 +85,34 @@ class ServerSettings(Section):
     def _split(cls, value: Any) -> Any:
         """In an environment variable there is no list: commas part the origins."""
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class RunnerSettings(Section):
+    """The processes in which models are loaded."""
+
+    engine: Engine = Field(
+        default="auto", description="What runs torch bundles: the fastest that agrees (auto), or always this one."
+    )
+    replicas: int = Field(default=1, ge=1, le=REPLICAS_MAX, description="Runners of a version that has traffic.")
+    memory_bytes: int | None = Field(
+        default=None, ge=64 * 1024 * 1024, description="A runner that takes more is killed and started anew."
+    )
+    hang_seconds: float = Field(
+        default=60.0, gt=0, description="A runner whose batch takes longer is killed and started anew."
+    )
+    load_seconds: float = Field(default=600.0, gt=0, description="How long a model may take to load.")
+    deaths_max: int = Field(
+        default=10, ge=1, description="After so many deaths in a row a runner is parked and an incident opened."
+    )
+
+
+class ModelSettings(Section):
+    """What is different for the runners of one model; what is left out is as under `[runner]`."""
+
+    replicas: int | None = Field(default=None, ge=1, le=REPLICAS_MAX, description="As runner.replicas.")
+    memory_bytes: int | None = Field(default=None, ge=64 * 1024 * 1024, description="As runner.memory_bytes.")
+    hang_seconds: float | None = Field(default=None, gt=0, description="As runner.hang_seconds.")
+    load_seconds: float | None = Field(default=None, gt=0, description="As runner.load_seconds.")
 
 
 class LogSettings(Section):
@@ -150,11 +184,18 @@ class Settings(Section):
     """All settings of a gateway."""
 
     server: ServerSettings = ServerSettings()
+    runner: RunnerSettings = RunnerSettings()
+    models: dict[str, ModelSettings] = Field(default={}, description="By model, what is different for its runners.")
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()
     logging: LoggingSettings = LoggingSettings()
     monitor: MonitorSettings = MonitorSettings()
     page: PageSettings = PageSettings()
+
+    def runner_of(self, model: str) -> RunnerSettings:
+        """Return the settings of one model's runners."""
+        own = self.models.get(model, ModelSettings()).model_dump(exclude_none=True)
+        return self.runner.model_copy(update=own)
 
     @property
     def loopback(self) -> bool:
@@ -181,21 +222,21 @@ def load_settings(
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     if file is not None:
-        for key, value in _flatten(_read(file)).items():
-            _put(merged, key, value)
-            origins[key] = str(file)
+        for path, value in _flatten(_read(file)).items():
+            _put(merged, path, value)
+            origins[".".join(path)] = str(file)
     for name, key in STANDARD.items():
         if variables.get(name):
-            _put(merged, key, variables[name])
+            _put(merged, key.split("."), variables[name])
             origins[key] = name
     for name, text in variables.items():
         if name.startswith(PREFIX) and name not in NOT_SETTINGS and "__" in name:
             key = name.removeprefix(PREFIX).lower().replace("__", ".")
-            _put(merged, key, text)
+            _put(merged, key.split("."), text)
             origins[key] = name
     for key, value in flags.items():
         if value is not None:
-            _put(merged, key, value)
+            _put(merged, key.split("."), value)
             origins[key] = f"--{key.rpartition('.')[2].replace('_', '-')}"
     try:
         return Settings.model_validate(merged), origins
@@ -219,10 +260,12 @@ def find_file(home: Path) -> Path | None:
 
 
 def known_keys(section: type[BaseModel] = Settings, before: str = "") -> list[str]:
-    """List the dotted names of all settings."""
+    """List the dotted names of all settings, those of single models left out."""
     keys = []
     for name, field in section.model_fields.items():
         kind = field.annotation
+        if section is Settings and name == "models":
+            continue
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             keys += known_keys(kind, f"{before}{name}.")
         else:
@@ -242,19 +285,21 @@ def _read(file: Path) -> dict[str, Any]:
         raise SettingsError(f"{file}: {error}") from error
 
 
-def _flatten(document: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flatten(document: Mapping[str, Any], before: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Return the values by their paths; a model's name may hold dots, so a path is no string."""
+    flat: dict[tuple[str, ...], Any] = {}
     for name, value in document.items():
-        flat |= _flatten(value, f"{before}{name}.") if isinstance(value, Mapping) else {before + name: value}
+        path = (*before, name)
+        flat |= _flatten(value, path) if isinstance(value, Mapping) else {path: value}
     return flat
 
 
-def _put(merged: dict[str, Any], key: str, value: Any) -> None:
-    *sections, name = key.split(".")
+def _put(merged: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    *sections, name = path
     place = merged
     for section in sections:
         place = place.setdefault(section, {})
         if not isinstance(place, dict):
-            msg = f"{section} = {place!r}: is a section; write its settings under [{section}], such as {key}"
+            msg = f"{section} = {place!r}: is a section; write its settings under [{section}], such as {'.'.join(path)}"
             raise SettingsError(msg)
     place[name] = value

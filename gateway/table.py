@@ -1,8 +1,8 @@
 """What a worker serves right now: one frozen table, swapped whole.
 
 Control pushes a snapshot of all routes and runners; a worker builds the new table beside the old one and swaps one
-reference, so a call sees either all of a change or nothing of it. Queues live as long as their runner: a table
-hands on those whose runner stayed, and the worker closes the others once they are idle.
+reference, so a call sees either all of a change or nothing of it. Queues live as long as their version is served: a
+table hands on those of the versions that stayed, and the worker lets go of the others once they are idle.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from gateway.schema import Schema, shown
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One loaded version: what it is and how its runner is reached."""
+    """One loaded version: what it is and how its runners are reached."""
 
     model: str
     version: str

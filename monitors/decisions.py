@@ -12,7 +12,7 @@ from datetime import datetime
 
 from monitors import baselines
 from monitors.desk import Desk
-from monitors.incidents import TRANSITIONS, Body, moved
+from monitors.incidents import TRANSITIONS, Body, cause_of, moved
 from monitors.log.reader import LogReader
 from monitors.pages import rfc3339
 from monitors.versions import Versions
@@ -42,7 +42,7 @@ class Decisions:
                 continue
             if body["state"] != "decided":
                 self._end_unserved(body, now)
-            elif body["decision"]["verdict"] == "world-changed":
+            elif body["decision"]["verdict"] == "world-changed" and cause_of(body) == "shift":
                 changes += self._rebase(body, now)
             elif body["decision"]["verdict"] == "model-broken":
                 self._await_rollback(body, now)

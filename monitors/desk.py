@@ -11,7 +11,7 @@ somebody else was faster they are done again on what is there now.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from monitors.incidents import ACTIVE, PREFIX, Body
+from monitors.incidents import ACTIVE, PREFIX, Body, cause_of
 from monitors.pages import outbox_change, page
 from state import MUST_NOT_EXIST, Change, Conflict, State
 
@@ -54,9 +54,9 @@ class Desk:
         return [self._cases[name].body for name in sorted(self._cases)]
 
     def active(self, model: str) -> Body | None:
-        """Return the one incident of a model that is not resolved, or None."""
+        """Return the one incident about a model's shifts that is not resolved, or None."""
         found = (case.body for case in self._cases.values() if case.body["state"] in ACTIVE)
-        return next((body for body in found if body["model"] == model), None)
+        return next((body for body in found if (body["model"], cause_of(body)) == (model, "shift")), None)
 
     def open(self, body: Body) -> Body:
         """Put a new incident on the desk; its name gets a number when another one has it."""

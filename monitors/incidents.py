@@ -11,6 +11,9 @@ The life of one is this table; nothing else changes a state, and there is no clo
     decided       ─effect─▶ resolved      what was decided has been done
 
 The monitor writes incidents, people acknowledge and decide at the same time: every change is a compare-and-swap.
+
+An incident's `cause` is `shift`, or `runner` when a runner died too often to be started again: nothing shifted then,
+and it is over (`quiet`) when the version is served again.
 """
 
 from collections.abc import Callable
@@ -55,6 +58,11 @@ def moved(body: Body, event: str, *, actor: str, reason: str, time: str) -> Body
         raise IncidentError(msg)
     entry = {"time": time, "state": following, "actor": actor, "reason": reason}
     return body | {"state": following, "updated": time, "history": [*body["history"], entry]}
+
+
+def cause_of(body: Body) -> str:
+    """Return what an incident is about: `shift` or `runner`."""
+    return str(body.get("cause", "shift"))
 
 
 class Incidents:

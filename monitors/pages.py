@@ -47,20 +47,30 @@ def page(incident: dict[str, Any], event: str, console_url: str | None) -> dict[
         "likely": incident["likely"],
         "likely_because": incident["likely_because"],
         "decision": incident["decision"],
-        "questions": [
-            {
-                "question": QUESTIONS[0],
-                "command": f"snowgate incident decide {name} world-changed --reason '…'",
-                "effect": "the data since the onset becomes the new baseline",
-            },
-            {
-                "question": QUESTIONS[1],
-                "command": f"snowgate incident decide {name} model-broken --reason '…'",
-                "effect": f"version {incident['version']} is rolled back and does not come back by itself",
-            },
-        ],
+        "questions": _questions(incident),
         "links": links,
     }
+
+
+def _questions(incident: dict[str, Any]) -> list[dict[str, str]]:
+    name, version = incident["id"], incident["version"]
+    changed = {
+        "question": QUESTIONS[0],
+        "command": f"snowgate incident decide {name} world-changed --reason '…'",
+        "effect": "the data since the onset becomes the new baseline",
+    }
+    if incident.get("cause") == "runner":
+        changed = {
+            "question": "Is what it died of mended?",
+            "command": f"snowgate deploy {incident['model']}@{version} --again --reason '…'",
+            "effect": "its runners are started again",
+        }
+    broken = {
+        "question": QUESTIONS[1],
+        "command": f"snowgate incident decide {name} model-broken --reason '…'",
+        "effect": f"version {version} is rolled back and does not come back by itself",
+    }
+    return [changed, broken]
 
 
 def outbox_change(body: dict[str, Any]) -> Change:

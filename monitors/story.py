@@ -21,6 +21,7 @@ def opened(model: str, bundle: str, environment: str, shifts: Sequence[Shift]) -
     state = "open" if any(one.tier == "page" for one in shifts) else "suspected"
     body: Body = {
         "id": name,
+        "cause": "shift",
         "dedup_key": f"snowgate/{environment}/{name}",
         "model": model,
         "version": first.version,

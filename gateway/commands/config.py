@@ -30,12 +30,16 @@ def show_(home: Path, output: str, file: Path | None, origin: bool) -> None:
     """
     settings, origins = load_settings(file or find_file(home), read_environment(), {})
     values = settings.model_dump(mode="json")
+    models = values.pop("models")
     rows = []
     for key in known_keys():
         value = values
         for part in key.split("."):
             value = value[part]
         rows.append({"key": key, "value": value, "origin": origins.get(key, "default")})
+    for name, given in models.items():
+        found = [(f"models.{name}.{key}", value) for key, value in given.items() if value is not None]
+        rows += [{"key": key, "value": value, "origin": origins[key]} for key, value in found]
     columns: list[Column] = [("key", lambda one: one["key"]), ("value", lambda one: one["value"])]
     if origin:
         columns.append(("origin", lambda one: one["origin"]))

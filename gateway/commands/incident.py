@@ -111,6 +111,13 @@ def _tell(one: dict[str, Any]) -> None:
     for entry in one["history"]:
         when = entry["time"][:19].replace("T", " ")
         click.echo(f"  {when} UTC  {entry['state']} by {entry['actor']}: {entry['reason']}")
+    runner = one.get("cause") == "runner"
+    if runner and one["evidence"]["said"]:
+        click.echo("  what it said last:")
+        click.echo("\n".join(f"    {line}" for line in one["evidence"]["said"].splitlines()))
     if one["state"] in ("suspected", "open", "acknowledged"):
-        click.echo(f"  has the world changed?  snowgate incident decide {one['id']} world-changed --reason …")
+        if runner:
+            click.echo(f"  is it mended?           snowgate deploy {one['model']}@{one['version']} --again --reason …")
+        else:
+            click.echo(f"  has the world changed?  snowgate incident decide {one['id']} world-changed --reason …")
         click.echo(f"  is the model broken?    snowgate incident decide {one['id']} model-broken --reason …")

@@ -7,15 +7,24 @@ from typing import Any
 import click
 
 from gateway.commands.deploy import tell, wait_for
-from gateway.commands.options import NounGroup, actor, environment_option, operations, operator_options, reason_option
+from gateway.commands.options import (
+    NounGroup,
+    actor,
+    environment_option,
+    operations,
+    operator_options,
+    progress,
+    reason_option,
+)
 from gateway.output import show
+from gateway.settings import REPLICAS_MAX
 
 MARKS = {"done": "✔", "current": "▶", "waiting": "·", "stopped": "✖"}
 
 
 @click.group(cls=NounGroup)
 def rollout() -> None:
-    """See the way from one version to the next, promote it, or abort it."""
+    """See the way from one version to the next, promote it, abort it; have more or fewer runners."""
 
 
 @rollout.command()
@@ -95,11 +104,66 @@ def abort(home: Path, server: str | None, output: str, environment: str, reason:
         click.echo(found["effect"], err=True)
 
 
+@rollout.command()
+@operator_options
+@environment_option
+@reason_option
+@click.option("--replicas", type=click.IntRange(1, REPLICAS_MAX), help="Runners of each version that has traffic.")
+@click.option("--reset", is_flag=True, help="Have as many as the settings say.")
+@click.option("--wait", is_flag=True, help="Wait until all of them are ready.")
+@click.option("--timeout", type=float, default=120.0, show_default=True, help="Seconds to wait.")
+@click.argument("model")
+def scale(
+    home: Path,
+    server: str | None,
+    output: str,
+    environment: str,
+    reason: str,
+    replicas: int | None,
+    reset: bool,
+    wait: bool,
+    timeout: float,
+    model: str,
+) -> int:
+    """Have more or fewer runners of a model, while it serves; no call is lost.
+
+    \b
+    Examples:
+      snowgate rollout scale signs --replicas 2 --wait
+      snowgate rollout scale signs --reset
+    """
+    if (replicas is None) == (not reset):
+        raise click.UsageError("give either --replicas N or --reset")
+    if wait and reset:
+        raise click.UsageError("--wait goes with --replicas: only the gateway knows what its settings say")
+    with operations(home, server) as work:
+        found = work.scale(model, environment, replicas, actor=actor(), reason=reason)
+        deadline = time.monotonic() + timeout
+        while wait and not _scaled(found, replicas):
+            if time.monotonic() > deadline:
+                progress(f"not done after {timeout:g} s; is a gateway serving this home?")
+                show(found, output, name="model", tell=_tell)
+                return 4
+            time.sleep(0.1)
+            found = work.rollout(model, environment)
+    show(found, output, name="model", tell=_tell)
+    return 0
+
+
+def _scaled(one: dict[str, Any], replicas: int | None) -> bool:
+    """Whether every version with traffic has as many runners as it is to have, and all of them are ready."""
+    routed = {variant["digest"] for variant in (one["actual"] or {}).get("variants", [])}
+    loaded = [each for each in one["runners"] if each["digest"] in routed]
+    return bool(loaded) and all(each["ready"] == each["replicas"] == replicas for each in loaded)
+
+
 def _tell(one: dict[str, Any]) -> None:
     tell(one)
     for step in one.get("steps", []):
         click.echo(f"  {MARKS[step['state']]} {step['name']}")
     for variant in (one["actual"] or {}).get("variants", []):
         click.echo(f"  {variant['variant']:8} version {variant['version']}   {variant['weight'] / 100:g} %")
+    for loaded in one.get("runners", []):
+        click.echo(f"  runners  version {loaded['version']}   {loaded['ready']} of {loaded['replicas']} ready")
     for command in one.get("commands", []):
         click.echo(f"  next: {command}")

@@ -66,6 +66,23 @@ def test_a_good_recipe_is_read(project: Path) -> None:
         ('semantic = "logits"', 'semantic = "odds"', "semantic 'odds', expected one of logits"),
         ("shape = [-1, 4]", "shape = [-1]\ncontent_type = 7", "content_type = 7, expected text"),
         ("shape = [-1, 4]", "shape = [-1]\ncontent_type = 'image/*'", "content_type on FP32 [-1], expected BYTES"),
+        ('model = "divider"', 'preprocess = "divider"', "preprocess 'divider', expected module:name"),
+        ('model = "divider"', 'preprocess = "a:b"', "only with it, model_inputs are declared"),
+        (
+            "[[inputs]]",
+            "[[model_outputs]]\nname='z'\ndatatype='FP32'\nshape=[-1]\n[[inputs]]",
+            "postprocess = None: with it",
+        ),
+        (
+            'model = "divider"',
+            "preprocess = 'a:b'\nmodel_inputs = [{ name = 'z', datatype = 'FP32', shape = [4] }]",
+            "inputs and model_inputs: expected a leading -1",
+        ),
+        (
+            'model = "divider"',
+            "postprocess = 'a:b'\nmodel_outputs = [{name='scores', datatype='FP32', shape=[], semantic='value'}]",
+            "output 'scores' has a semantic before and after postprocess",
+        ),
         ("[[inputs]]", "[inputs]", "inputs = {"),
         ("[[inputs]]", "inputs = []\n[[unused]]", "unknown key 'unused'"),
         ("[[outputs]]", "[[inputs]]\nname='pixels'\ndatatype='FP32'\nshape=[1]\n[[outputs]]", "'pixels' stands twice"),

@@ -29,6 +29,9 @@ def test_operations_over_http(admin: str) -> None:
     assert ask("GET", f"{api}/environments/production/deployments/signs")[1]["desired"]["canary"] == 40
     assert ask("GET", f"{api}/environments/production/rollouts/signs")[1]["steps"][-1]["state"] == "waiting"
     act = {"actor": "ada", "reason": "no"}
+    scale = f"{api}/environments/production/rollouts/signs/scale"
+    assert ask("POST", scale, act | {"replicas": 2})[1]["runners"] == []
+    assert ask("POST", scale, act | {"replicas": 65})[0] == 422
     assert ask("POST", f"{api}/environments/production/rollouts/signs/abort", act)[1]["rejected"][0]["version"] == "2"
     assert ask("GET", f"{api}/bundles")[1][0]["version"] == "2"
     assert ask("GET", f"{api}/bundles/signs@1")[1]["version"] == "1"

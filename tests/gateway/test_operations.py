@@ -8,6 +8,7 @@ from gateway.audit import now
 from gateway.operations import OperationError, Operations
 from monitors.incidents import Incidents
 from monitors.log.record import new_id
+from monitors.outages import Outages
 from state import Change
 from state.sqlite import SqliteState
 from tests.gateway.conftest import INCIDENT, Story, take_up
@@ -77,6 +78,21 @@ def test_abort_rejects_and_only_again_with_a_reason_allows_it(story: Story) -> N
     assert allowed["rejected"] == []
     assert allowed["desired"]["version"] == "2"
     assert story.operations.deploy("signs@2", "staging", actor="grace")["environment"] == "staging"
+
+
+def test_scale_is_kept_and_told(story: Story) -> None:
+    """How many runners a model gets is in live state, with who wanted it; a number out of range changes nothing."""
+    story.operations.scale("signs", "production", 3, actor="ada", reason="a busy day")
+    kept = story.state.get("scale/production/signs")
+    assert kept is not None
+    assert (kept.body["replicas"], kept.body["actor"]) == (3, "ada")
+    for model, replicas, status in (("signs", 0, 422), ("signs", 65, 422), ("nobody", 2, 404)):
+        with pytest.raises(OperationError) as caught:
+            story.operations.scale(model, "production", replicas, actor="ada")
+        assert caught.value.status == status
+    assert [one["reason"] for one in audited(story, "scale")] == ["a busy day"]
+    story.operations.scale("signs", "production", None, actor="ada")
+    assert story.state.get("scale/production/signs") is None
 
 
 def test_abort_leaves_the_ref_to_control(story: Story) -> None:
@@ -212,3 +228,11 @@ def test_an_empty_home_has_an_overview(tmp_path: Path) -> None:
     view = Operations(home, state, Incidents(state, now)).overview()
     state.close()
     assert (view["models"], view["incidents"], view["monitor"]) == ([], [], None)
+
+
+def test_an_incident_about_a_runner_is_decided_in_its_own_words(story: Story) -> None:
+    """`world-changed` of a runner makes no baseline: the answer says how the version is started again."""
+    Outages(story.state, "http://127.0.0.1:8082", "production", now).parked("signs", "2", "sha256:2", "it died", "why")
+    (incident,) = [one for one in story.operations.incidents() if one.get("cause") == "runner"]
+    decided = story.operations.decide(incident["id"], "world-changed", actor="ada", reason="the disk was full")
+    assert "deploy signs@2 --again" in decided["effect"]

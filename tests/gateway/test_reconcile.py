@@ -59,6 +59,20 @@ def test_a_version_that_is_not_ready_gets_nothing() -> None:
     assert TWO.digest in failed.run, "a failure that is forgotten would be tried again for ever"
 
 
+def test_what_serves_and_can_not_any_more_is_degraded() -> None:
+    """The stable version's runners were given up: the route stays as it is, and the deployment says why."""
+    decision = step(Desired(ONE, None, "c0ffee00"), Actual("r", ONE), state="failed")
+    assert (decision.route.stable, decision.phase) == (ONE, "Degraded")
+    assert "no such file" in decision.message
+
+
+def test_only_what_has_no_traffic_is_just_kept_warm() -> None:
+    """The version before is the one that needs no more than one runner; while it goes back to work it is none such."""
+    assert step(Desired(TWO, None, "c"), Actual("r", TWO, previous=(ONE,))).warm == ONE.digest
+    assert step(Desired(ONE, 10, "c"), Actual("r", TWO, previous=(ONE,))).warm is None
+    assert step(Desired(ONE, None, "c"), Actual()).warm is None
+
+
 def test_a_rejected_canary_is_taken_off() -> None:
     """The stable version alone remains, and the ref goes back to it."""
     decision = step(Desired(TWO, 10, "c0ffee00"), Actual("r", ONE, TWO, 1_000), rejected=(TWO,))

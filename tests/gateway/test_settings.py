@@ -116,3 +116,20 @@ def test_every_setting_is_described_in_the_schema() -> None:
 def test_loopback_is_told_from_addresses_that_others_reach(host: str, only_here: bool) -> None:
     """Only a loopback address counts as this machine only; a name that is not known counts as public."""
     assert load_settings(None, {}, {"server.host": host})[0].loopback is only_here
+
+
+def test_a_model_has_settings_of_its_own(tmp_path: Path) -> None:
+    """What is set for one model goes before what is set for all; a model's name may hold a dot."""
+    text = "[runner]\nreplicas = 2\nhang_seconds = 5\n[models.signs]\nreplicas = 3\n[models.'v1.5']\nhang_seconds = 9\n"
+    variables = {"SNOWGATE_MODELS__SIGNS__MEMORY_BYTES": "1000000000"}
+    settings, origins = load_settings(written(tmp_path, text), variables, {})
+    found = {name: settings.runner_of(name) for name in ("signs", "v1.5", "other")}
+    assert {name: (one.replicas, one.hang_seconds) for name, one in found.items()} == {
+        "signs": (3, 5.0),
+        "v1.5": (2, 9.0),
+        "other": (2, 5.0),
+    }
+    assert (found["signs"].memory_bytes, found["other"].memory_bytes) == (1_000_000_000, None)
+    assert origins["models.signs.memory_bytes"] == "SNOWGATE_MODELS__SIGNS__MEMORY_BYTES"
+    with pytest.raises(SettingsError, match=r"unknown setting models\.signs\.replica"):
+        load_settings(written(tmp_path, "[models.signs]\nreplica = 3\n"), {}, {})

@@ -1,4 +1,4 @@
-"""The files of keys: the clients' keys, of which only digests go further, and the one under which units are hashed."""
+"""The keys of a gateway: those that clients show, and the one under which units are hashed."""
 
 import os
 import secrets
