@@ -59,15 +59,14 @@ class ReplicaSet:
         home = self._runners.home
         try:
             self.bundle = await asyncio.to_thread(prepare, home.store(), self.digest, home.keys(), self.directory)
+            settings = self._runners.settings.runner_of(self.bundle.model)
             # Before the first start: all replicas then run the bundle alike.
-            engine = await self._runners.engines.engine_for(self.bundle, self.directory)
+            engine = await self._runners.engines.engine_for(self.bundle, self.directory, settings.engine)
         except (BundleError, OSError) as error:
             self._refusal = str(error)
             log.error("bundle %s can't be served: %s", self.digest[:19], self._refusal)  # noqa: TRY400 - it says all
         else:
-            self._launch = Launch(
-                self.bundle, self.directory, engine, self._runners.settings.runner_of(self.bundle.model)
-            )
+            self._launch = Launch(self.bundle, self.directory, engine, settings)
             self.scale(self.wanted)
         self._runners.changed()
 
@@ -125,7 +124,7 @@ class Runners:
         self.home = home
         self.settings = settings
         self.changed = changed
-        self.engines = Engines(state, settings.runner.engine)
+        self.engines = Engines(state)
         self._sets: dict[str, ReplicaSet] = {}
         self._ending: set[Runner] = set()
         # A socket's path is limited to 108 bytes, and a home may lie deep: sockets have a short folder of their own.
