@@ -74,13 +74,6 @@ class Growth:
         return Server(peer, Path(sys.executable), dict(models), work=self.work, cores=self.cores, cpus=cpus)
 
 
-def settle(server: Server) -> None:
-    """Wait until the monitor has read a record for every answer. Raises ServerError."""
-    owed = server.peer.settled(server.place, server.answered)
-    if owed:
-        raise ServerError(owed)
-
-
 class Grown(Snowgate):
     """Snowgate with other bundles than those of the comparison."""
 
@@ -109,7 +102,6 @@ def bundles(growth: Growth) -> Iterator[Row]:
         with growth.server(Grown(home), models) as server:
             row = attempt("bundles", count, "loaded", partial(closed, growth, server, models["mlp0"], 1, 64))
             yield row | {"memory_mib": round(server.memory_bytes / 1024**2)}
-            settle(server)
 
 
 def rows(growth: Growth) -> Iterator[Row]:
@@ -118,7 +110,6 @@ def rows(growth: Growth) -> Iterator[Row]:
     with growth.server(Snowgate(), {"mlp": mlp}) as server:
         for count in (1, 4, 16, 64):
             yield attempt("rows", count, "rows a call", partial(closed, growth, server, mlp, count, 16))
-        settle(server)
 
 
 def payload(growth: Growth) -> Iterator[Row]:
@@ -137,7 +128,6 @@ def payload(growth: Growth) -> Iterator[Row]:
         for size in sizes:
             sized = model(size)
             yield attempt("payload", size, "bytes", partial(closed, growth, server, sized, 1, 4))
-        settle(server)
 
 
 def open_loop(growth: Growth) -> Iterator[Row]:
@@ -152,7 +142,6 @@ def open_loop(growth: Growth) -> Iterator[Row]:
             rate = share * capacity["requests_per_second"]
             measure = partial(arriving, growth, server, mlp, rate)
             yield attempt("arrivals", round(share * 100), "% of that", measure)
-        settle(server)
 
 
 EXPERIMENTS: dict[str, Callable[[Growth], Iterator[Row]]] = {
@@ -195,9 +184,10 @@ def arriving(growth: Growth, server: Server, model: Model, rate: float) -> dict[
     if done.returncode:
         raise PointError(f"the arrivals ended with {done.returncode}: {done.stderr[-300:]}")
     found = json.loads(done.stdout)
-    spent = server.cpu_seconds - before
     server.answered += found["requests"]
-    wrong = answers.complaint(server, model, "binary")
+    spent = server.cpu_seconds - before
+    owed = server.peer.settled(server.place, server.answered)
+    wrong = owed or answers.complaint(server, model, "binary")
     if found["failed"] or wrong:
         raise PointError(wrong or f"{found['failed']} of {found['requests']} answers were not 2xx")
     quantiles = {name: found[name] for name in ("p50_ms", "p99_ms", "p999_ms", "late_p99_ms")}
