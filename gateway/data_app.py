@@ -111,7 +111,8 @@ def _metadata(predictor: Predictor, name: str, version: str | None) -> dict[str,
         for side, specs in (("inputs", served.schema.inputs), ("outputs", served.schema.outputs))
     }
     versions = sorted(predictor.table.model(name).versions, key=int)
-    return {"name": name, "versions": versions, "platform": served.platform, **tensors}
+    parameters = {"engine": served.engine}
+    return {"name": name, "versions": versions, "platform": served.platform, **tensors, "parameters": parameters}
 
 
 def _ready(predictor: Predictor, name: str, version: str | None) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class Launch:
 
     bundle: Bundle
     directory: Path
+    engine: str
     settings: RunnerSettings
 
 
@@ -114,7 +115,7 @@ class Runner:
         self.socket = str(self._new_socket())
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *process.command(self.launch.directory, self.socket),
+                *process.command(self.launch.directory, self.socket, engine=self.launch.engine),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

@@ -23,6 +23,10 @@ STANDARD = {"OTEL_EXPORTER_OTLP_ENDPOINT": "tracing.endpoint"}
 """Variables of others' that mean a setting of ours; they stand above the file and below our own variables."""
 
 
+Engine = Literal["auto", "eager", "onnxruntime", "channels-last", "frozen", "frozen-channels-last", "openvino"]
+"""As in `bundles.runner.engines`, said again because settings import nothing heavy; a test holds the two together."""
+
+
 class SettingsError(Exception):
     """A setting is unknown or out of its range; the text says where it stands and what was expected."""
 
@@ -70,6 +74,9 @@ class ServerSettings(Section):
 class RunnerSettings(Section):
     """The processes in which models are loaded."""
 
+    engine: Engine = Field(
+        default="auto", description="What runs torch bundles: the fastest that agrees (auto), or always this one."
+    )
     replicas: int = Field(default=1, ge=1, le=REPLICAS_MAX, description="Runners of a version that has traffic.")
     memory_bytes: int | None = Field(
         default=None, ge=64 * 1024 * 1024, description="A runner that takes more is killed and started anew."

@@ -172,7 +172,7 @@ class Worker:
 
 
 def _exporter(name: str, settings: WorkerSettings, metrics: WorkerMetrics) -> Exporter | None:
-    """Return where spans go. OpenTelemetry is imported only here: 15 MB and a quarter of a second that others save."""
+    """Return where spans go. OpenTelemetry's SDK is imported only here: 7 MB and a tenth of a second."""
     endpoint = settings.tracing["endpoint"]
     if endpoint is None:
         return None

@@ -45,8 +45,8 @@ class FakeRunner:
         """Answer the oldest frame."""
         number, rows = self.held.pop(0)
         spec, data = frames.from_array("y", np.full([rows, 1], rows, dtype=np.float32))
-        header = {"id": number, "outputs": [spec], "signals": [], "compute_ns": 1, "batch_rows": rows}
-        self._writers[-1].write(frames.encode(header, [data]))
+        description = frames.describe(rows, (("outputs", (spec,)),))
+        self._writers[-1].write(frames.encode(description, [data], id=number, compute_ns=1, batch_rows=rows))
 
     def hang_up(self) -> None:
         """Close the connections; the runner lives."""
