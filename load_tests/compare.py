@@ -24,7 +24,7 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 from load_tests.comparison.course import Course, Plan, ratios, say, what_is_missing
 from load_tests.comparison.environment import Environments, InstallError, versions
-from load_tests.comparison.machine import describe
+from load_tests.comparison.machine import checkout, describe
 from load_tests.comparison.models import write_models
 from load_tests.comparison.points import Point, rows
 from load_tests.comparison.server import Peer
@@ -152,7 +152,7 @@ def describe_run(installed: Sequence[tuple[Peer, Path]], plan: Plan, work: Path)
     command = shlex.join(["python", "load_tests/compare.py", *sys.argv[1:]])
     load = "wrk: one thread, keep-alive, closed loop, one body repeated"
     lines = [
-        f"{machine}, {time.strftime('%Y-%m-%d')}",
+        f"{machine}, {time.strftime('%Y-%m-%d')}, {checkout()}",
         f"`{command}`",
         f"medians over {plan.rounds} rounds of {plan.seconds} s; {load}",
         "one thread for arithmetic everywhere; one core: the whole server on one CPU, the generator on another",

@@ -28,7 +28,7 @@ from safetensors.numpy import load_file
 
 from load_tests.comparison import answers, arrivals, dense
 from load_tests.comparison.course import generator_cpus, say, server_cpus, what_is_missing
-from load_tests.comparison.machine import describe, durable_sync_ms
+from load_tests.comparison.machine import checkout, describe, durable_sync_ms
 from load_tests.comparison.models import ROWS, Model, write_models
 from load_tests.comparison.points import BUSY_CPUS, Load, PointError
 from load_tests.comparison.processes import pinned
@@ -274,7 +274,7 @@ def main() -> int:
         machine = "{cpu}, {cpus} CPUs, {memory_gib} GiB, Linux {kernel}, {file_system}".format(**describe(work))
         sync = durable_sync_ms(work)
     heading = [
-        f"{machine}, {time.strftime('%Y-%m-%d')}",
+        f"{machine}, {time.strftime('%Y-%m-%d')}, {checkout()}",
         f"`{shlex.join(['python', 'load_tests/growth.py', *sys.argv[1:]])}`",
         f"`snowgate serve --workers {chosen.cores}`, default settings: every answer durable in the log, monitor on",
         f"points of {chosen.seconds} s, binary bodies; fdatasync of 4 KB: p50 {sync['p50']} ms, p99 {sync['p99']} ms",
