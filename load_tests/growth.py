@@ -33,7 +33,7 @@ from load_tests.comparison.models import ROWS, Model, write_models
 from load_tests.comparison.points import BUSY_CPUS, Load, PointError
 from load_tests.comparison.processes import pinned
 from load_tests.comparison.server import Place, Server, ServerError
-from load_tests.comparison.table import first_line
+from load_tests.comparison.table import add_output, first_line, publish
 from load_tests.comparison.wrk import LoadError
 from load_tests.peers.snowgate import Recipe, Snowgate, deploy
 
@@ -238,8 +238,7 @@ def arguments() -> argparse.Namespace:
     add("--seconds", type=int, help="length of a point  [default: 5]")
     add("--cores", type=int, choices=[1, 2], default=1, help="1: pinned to one; 2: two, the generator on them too")
     add("--cache", type=Path, default=CACHE, help=f"where the run has its folder  [default: {CACHE}]")
-    add("-o", dest="form", choices=["markdown", "json"], default="markdown", help="form of the result")
-    add("--output", type=Path, metavar="FILE", help="write the result there as well")
+    add_output(parser)
     found = parser.parse_args()
     found.experiments = [name.strip() for name in found.experiments.split(",") if name.strip()]
     unknown = [name for name in found.experiments if name not in EXPERIMENTS]
@@ -279,10 +278,7 @@ def main() -> int:
         f"`snowgate serve --workers {chosen.cores}`, default settings: every answer durable in the log, monitor on",
         f"points of {chosen.seconds} s, binary bodies; fdatasync of 4 KB: p50 {sync['p50']} ms, p99 {sync['p99']} ms",
     ]
-    text = json.dumps(found, indent=2) + "\n" if chosen.form == "json" else document(found, heading)
-    print(text, end="")
-    if chosen.output:
-        chosen.output.write_text(text)
+    publish({"json": json.dumps(found, indent=2) + "\n", "markdown": document(found, heading)}, chosen)
     return 1 if any(row["error"] for row in found) else 0
 
 
