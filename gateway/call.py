@@ -60,7 +60,7 @@ class Arrived:
         self.traceparent = traceparent
         self.tracestate = tracestate
         self.timeout_ns = timeout_ns
-        """How long the client waits, where its protocol says it beside the call."""
+        """How long the client waits, where its protocol says it beside the call (gRPC's deadline, a header)."""
         self.refused: InferenceError | None = None
         self.started_ns = perf_counter_ns()
         self.admitted_ns = time_ns()

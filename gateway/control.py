@@ -127,6 +127,11 @@ class Control:
             unit_key_file=str(unit_key_file(self.home)),
             body_bytes_max=server.max_body_bytes,
             body_seconds=server.body_seconds,
+            header_seconds=server.header_seconds,
+            connections_max=server.max_connections,
+            # What can wait is bounded for the gateway: more workers must not mean a longer queue, only more of them.
+            waiting_bytes_max=-(-server.max_waiting_bytes // server.workers),
+            waiting_calls_max=-(-server.max_waiting_calls // server.workers),
             timeout_seconds=server.timeout_seconds,
             drain_seconds=server.drain_seconds,
             environment=server.environment,
@@ -136,6 +141,7 @@ class Control:
             grpc_connection_seconds=server.grpc_connection_seconds,
             keys=key_digests(self.settings),
             hosts=["127.0.0.1", "localhost", "[::1]"] if self.settings.loopback else None,
+            origins=list(server.allowed_origins),
             repository_api=server.repository_api,
         )
 
