@@ -1,8 +1,8 @@
 """One HTTP/2 connection: frames in, streams opened, fed and closed, and every limit that a peer could run into.
 
-What a peer can make us hold is bounded: the bytes of unfinished messages by the connection's window, the header block
-by `HEADER_BYTES_MAX`, calls by `STREAMS_MAX`, answers that it does not take by no longer reading what it sends. A
-connection ends gently: the peer is told to open no more calls, those that are open get their answers.
+What a peer can make us hold is bounded: the bytes of messages that have no answer yet by the connection's window, the
+header block by `HEADER_BYTES_MAX`, calls by `STREAMS_MAX`, answers that it does not take by no longer reading what it
+sends. A connection ends gently: the peer is told to open no more calls, those that are open get their answers.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ HEADER_BYTES_MAX = 16 * 1024
 """The header fields of one call, as gRPC's own servers have it."""
 CONTINUATIONS_MAX = 8
 """A block of the largest size fits into two frames."""
-UNFINISHED_MAX = 16
-"""Largest messages that may be under way on one connection: 1 GiB by default."""
+UNANSWERED_MAX = 16
+"""Messages of the largest size that may come on one connection before one has its answer: 1 GiB by default."""
 RESETS_MAX = 1_000
 """Calls that a client may take back beyond those that it let us answer: more is an attack (CVE-2023-44487)."""
 HEADS_MAX = 64
@@ -60,8 +60,8 @@ class Limits:
 
     @property
     def connection_window(self) -> int:
-        """All unfinished messages together."""
-        return min(self.message_bytes * UNFINISHED_MAX + http2.WINDOW_START, http2.WINDOW_MAX)
+        """All messages without an answer together."""
+        return min(self.message_bytes * UNANSWERED_MAX + http2.WINDOW_START, http2.WINDOW_MAX)
 
 
 class Connection(asyncio.Protocol):
@@ -96,6 +96,7 @@ class Connection(asyncio.Protocol):
         self._heads: dict[bytes, Head] = {}
         self._partial: tuple[int, bool, list[bytes]] | None = None
         self._asked = False
+        self._paused = False
         self._drains_since: float | None = None
         self._closing = False
         self._on_frame = {
@@ -109,8 +110,12 @@ class Connection(asyncio.Protocol):
         }
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say what we take."""
+        """Wait for the client's first words: one that speaks HTTP/1 shall be able to read our answer."""
         self._transport = cast("asyncio.Transport", transport)
+
+    def _greet(self) -> None:
+        """Say what we take."""
+        self._greeted = True
         ours = {
             http2.MAX_CONCURRENT_STREAMS: STREAMS_MAX,
             http2.INITIAL_WINDOW_SIZE: self._limits.stream_window,
@@ -143,7 +148,8 @@ class Connection(asyncio.Protocol):
                 return b""
             if len(start) < len(http2.PREFACE):
                 return data
-            self._greeted, at = True, len(start)
+            self._greet()
+            at = len(start)
         while size - at >= http2.FRAME.size:
             high, low, kind, flags, number = http2.FRAME.unpack_from(data, at)
             length = high << 8 | low
@@ -311,10 +317,13 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not take its answers: read no more of its questions."""
+        self._paused = True
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """It does again."""
+        self._paused = False
+        self._heard = self._loop.time()
         self._transport.resume_reading()
 
     def eof_received(self) -> None:
@@ -333,11 +342,11 @@ class Connection(asyncio.Protocol):
         The peer learns it by a first GOAWAY; calls that were under way meanwhile are still taken. When it has answered
         our PING it knows, and the second GOAWAY says which was the last.
         """
-        if self._drains_since is None:
+        if not self._greeted:
+            self._transport.close()
+        elif self._drains_since is None:
             self._drains_since = self._loop.time()
             self.write(_goaway(http2.WINDOW_MAX, http2.NO_ERROR, "") + frame(http2.PING, 0, 0, DRAIN_PING))
-            if not self._greeted:
-                self._last_word()
 
     def _last_word(self) -> None:
         self._closing = True
@@ -365,11 +374,15 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         elif self._drains_since is not None:
             if now - self._drains_since > limits.grace_seconds:
+                if self._transport.is_closing():
+                    self._transport.abort()  # It does not even take our last words.
                 self._end(http2.NO_ERROR, "the grace time is over")
             elif now - self._drains_since > ROUND_TRIP_SECONDS and not self._closing:
                 self._last_word()
         elif now - self._made > limits.connection_seconds:
             self.drain()
+        elif self._paused:
+            pass  # Its silence is ours: while it takes what we have sent, we do not listen.
         elif now - self._heard > 2 * KEEPALIVE_SECONDS:
             self._transport.abort()
         elif now - self._heard > KEEPALIVE_SECONDS and not self._asked:

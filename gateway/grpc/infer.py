@@ -121,7 +121,6 @@ class InferStream:
 
     def ended(self) -> None:
         """As `Handler.ended`."""
-        self._stream.start(START)
         self._last = self._last or DONE
         self._flush()
 
@@ -137,7 +136,6 @@ class InferStream:
 
     def drain(self) -> None:
         """As `Handler.drain`."""
-        self._stream.start(START)
         self._last = self._last or trailers(503, "draining: this connection takes no more calls, open another")
         self._flush()
 
