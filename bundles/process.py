@@ -28,22 +28,28 @@ PREDICT_SECONDS = 300.0
 END_SECONDS = 1.0
 """How long a runner that closed its connection may take to end, before it is said to be alive."""
 STDERR_SHOWN = 4_000
-VARIABLES = frozenset({"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ"})
+SOCKET = "runner.sock"
+VARIABLES = frozenset({"LANG", "LANGUAGE", "LD_LIBRARY_PATH", "PATH", "TZ"})
 VARIABLE_PREFIXES = ("CUDA_", "GOMP_", "KMP_", "LC_", "MKL_", "NVIDIA_", "OMP_", "OPENBLAS_", "TF_", "TORCH_", "XLA_")
 """Where to find things, and how many threads: all else that a model needs belongs in its bundle's parameters."""
 
 
-def command(directory: Path, socket_path: str, python: str = sys.executable) -> list[str]:
-    """Return the command line of a runner for an unpacked bundle; the caller must be its parent process."""
-    place = ["--directory", str(directory), "--socket", socket_path, "--parent", str(os.getpid())]
-    return [python, "-I", "-u", str(RUNNER), *place]
+def command(directory: Path, scratch: Path, python: str = sys.executable, *, confined: bool = True) -> list[str]:
+    """Return the command line of a runner for an unpacked bundle; the caller must be its parent process.
+
+    `scratch` is an empty folder of its own, in which its socket will be: the only place where it can write when it is
+    confined (`bundles.runner.confine`).
+    """
+    place = ["--directory", str(directory.absolute()), "--socket", str(scratch / SOCKET), "--parent", str(os.getpid())]
+    return [python, "-I", "-u", str(RUNNER), *place, *(["--confine", str(scratch)] if confined else [])]
 
 
-def environment() -> dict[str, str]:
-    """Return the variables that a runner gets of ours: what a framework needs, and nothing that may be a secret."""
-    return {
+def environment(scratch: Path) -> dict[str, str]:
+    """Return the variables that a runner gets: what a framework needs of ours, and nothing that may be a secret."""
+    ours = {
         name: value for name, value in os.environ.items() if name in VARIABLES or name.startswith(VARIABLE_PREFIXES)
     }
+    return ours | {"HOME": str(scratch), "TMPDIR": str(scratch)}
 
 
 class RunnerConnection:
@@ -120,13 +126,15 @@ class RunnerProcess:
         """Start it and wait until it is ready. Raises RunnerFailed."""
         self._folder = tempfile.TemporaryDirectory(prefix="snowgate-")
         self._errors = tempfile.TemporaryFile()
-        self.socket_path = str(Path(self._folder.name) / "runner.sock")
+        scratch = Path(self._folder.name)
+        self.socket_path = str(scratch / SOCKET)
         self._process = subprocess.Popen(
-            command(self._directory, self.socket_path, self._python),
+            command(self._directory, scratch, self._python),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=environment(),
+            cwd=scratch,
+            env=environment(scratch),
         )
         try:
             self.ready = self._wait_ready()

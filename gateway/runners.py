@@ -73,7 +73,7 @@ class ReplicaSet:
         self._runners.changed()
         while len(self.replicas) < count:
             number = min({*range(1, count + 1)} - {one.number for one in self.replicas})
-            self.replicas.append(Runner(self._launch, number, self._runners.new_socket, self._runners.changed))
+            self.replicas.append(Runner(self._launch, number, self._runners.new_folder, self._runners.changed))
         # Those that serve stay, and among them the oldest.
         self.replicas.sort(key=lambda one: (one.state != "ready", one.number))
         kept, too_many = self.replicas[:count], self.replicas[count:]
@@ -121,14 +121,14 @@ class Runners:
         self.changed = changed
         self._sets: dict[str, ReplicaSet] = {}
         self._ending: set[Runner] = set()
-        # A socket's path is limited to 108 bytes, and a home may lie deep: sockets have a short folder of their own.
-        self._sockets = Path(tempfile.mkdtemp(prefix="snowgate-"))
+        # A socket's path is limited to 108 bytes, and a home may lie deep: they have a short folder of their own.
+        self._folder = Path(tempfile.mkdtemp(prefix="snowgate-"))
         self._numbers = count(1)
         shutil.rmtree(home.run, ignore_errors=True)
 
-    def new_socket(self) -> Path:
+    def new_folder(self) -> Path:
         """Return a path that no runner had before, so that nobody takes one runner for another."""
-        return self._sockets / f"{next(self._numbers)}.sock"
+        return self._folder / str(next(self._numbers))
 
     def states(self) -> dict[str, tuple[RunnerState, str]]:
         """Return the state of every version that is to run, with the reason of those that failed."""
@@ -186,6 +186,7 @@ class Runners:
                 "digest": one.digest,
                 "replicas": one.wanted,
                 "ready": len(one.ready),
+                "confined": one.ready[0].confined if one.ready else {},
                 "reasons": [each.reason for each in one.replicas if each.reason],
             }
             for one in sorted(self.sets(), key=lambda one: one.digest)
@@ -221,5 +222,5 @@ class Runners:
     async def close(self) -> None:
         """End all runners."""
         await self.stop([*self.keep({}), *self._ending])
-        shutil.rmtree(self._sockets, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
         shutil.rmtree(self.home.run, ignore_errors=True)

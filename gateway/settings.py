@@ -69,6 +69,9 @@ class RunnerSettings(Section):
         default=60.0, gt=0, description="A runner whose batch takes longer is killed and started anew."
     )
     load_seconds: float = Field(default=600.0, gt=0, description="How long a model may take to load.")
+    confine: bool = Field(
+        default=True, description="Runners have no network, no rights, and files only where they need them."
+    )
     deaths_max: int = Field(
         default=10, ge=1, description="After so many deaths in a row a runner is parked and an incident opened."
     )
@@ -81,6 +84,7 @@ class ModelSettings(Section):
     memory_bytes: int | None = Field(default=None, ge=64 * 1024 * 1024, description="As runner.memory_bytes.")
     hang_seconds: float | None = Field(default=None, gt=0, description="As runner.hang_seconds.")
     load_seconds: float | None = Field(default=None, gt=0, description="As runner.load_seconds.")
+    confine: bool | None = Field(default=None, description="As runner.confine.")
 
 
 class LogSettings(Section):

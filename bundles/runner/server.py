@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 
 from .batches import Batches
@@ -96,12 +97,13 @@ class Server:
                 self._selector.modify(connection.end, events, connection)
 
 
-def main() -> None:
-    """Load the bundle, say so in one line on standard output, serve."""
+def main(confined: Mapping[str, str]) -> None:
+    """Load the bundle, say so in one line on standard output, serve. `confined` is what `confine` did."""
     parser = argparse.ArgumentParser(prog="runner")
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--socket", required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--confine", metavar="SCRATCH")  # Done by now.
     arguments = parser.parse_args()
     _die_with(arguments.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which drains first.
@@ -124,6 +126,7 @@ def main() -> None:
         "load_seconds": time.monotonic() - began,
         "platform": loaded.platform,
         "engine": loaded.engine,
+        "confined": confined,
     }
     print(json.dumps(ready), file=said, flush=True)
     said.close()
