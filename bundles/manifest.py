@@ -114,10 +114,15 @@ class _ManifestWire(msgspec.Struct, rename="camel"):
     annotations: dict[str, str] = {}
 
 
+# Built at import, not at first use: two threads that prepare bundles at once would both work out the types, and msgspec
+# crashes the process when they do.
+_decode = msgspec.json.Decoder(_ManifestWire).decode
+
+
 def parse_manifest(data: bytes) -> Manifest:
     """Return the manifest in `data`; raise CorruptBundle when it is not one or names a path that could do harm."""
     try:
-        wire = msgspec.json.decode(data, type=_ManifestWire)
+        wire = _decode(data)
     except msgspec.DecodeError as error:
         raise CorruptBundle("manifest", f"is not a bundle's manifest ({error})") from error
     if wire.artifact_type != ARTIFACT_TYPE:

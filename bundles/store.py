@@ -65,6 +65,11 @@ class _Attestation(msgspec.Struct):
     layers: list[_Entry]
 
 
+# Built at import, not at first use by two threads at once: see `manifest.py`.
+_decode_index = msgspec.json.Decoder(_Index).decode
+_decode_attestation = msgspec.json.Decoder(_Attestation).decode
+
+
 class BundleStore(Protocol):
     """A place for bundles; the contract is in `tests/contracts/test_store.py`."""
 
@@ -231,7 +236,7 @@ class OciStore:
                 continue
             named = Descriptor(MANIFEST_TYPE, entry.digest, entry.size, "attestation manifest")
             try:
-                document = msgspec.json.decode(self.read(named), type=_Attestation)
+                document = _decode_attestation(self.read(named))
                 self.read(Descriptor(EMPTY_TYPE, document.config.digest, document.config.size, "attestation config"))
                 envelopes = [
                     self.read(Descriptor(ENVELOPE_TYPE, layer.digest, layer.size, "attestation"))
@@ -258,7 +263,7 @@ class OciStore:
 
     def _entries(self) -> list[_Entry]:
         try:
-            entries = msgspec.json.decode(self._index.read_bytes(), type=_Index).manifests
+            entries = _decode_index(self._index.read_bytes()).manifests
         except FileNotFoundError:
             return []
         except msgspec.DecodeError as error:

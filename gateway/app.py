@@ -38,6 +38,7 @@ from state.sqlite import SqliteState
 
 log = logging.getLogger("snowgate.control")
 
+GRPC_OFFSET = 1
 CONTROL_OFFSET = 2
 READY_SECONDS = 120.0
 
@@ -47,11 +48,13 @@ class Addresses:
     """Where a running gateway is reached."""
 
     http: str
+    grpc: str | None
+    """Host and port, as gRPC clients take it; None when it is switched off."""
     control: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return what scripts read; `grpc` is null as long as there is none."""
-        return {"http": self.http, "grpc": None, "control": self.control}
+        """Return what scripts read."""
+        return {"http": self.http, "grpc": self.grpc, "control": self.control}
 
 
 async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addresses], None]) -> None:
@@ -68,14 +71,14 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
         files.enter_context(home.lock())
         for damage in recover_all(home.log):
             log.error("prediction log: %s", damage)
-        data, admin = files.enter_context(listening(settings))
+        data, grpc, admin = files.enter_context(listening(settings))
         state = SqliteState(home.state)
         files.callback(state.close)
-        addresses = Addresses(_url(data), _url(admin))
+        addresses = Addresses(_url(data), None if grpc is None else _url(grpc).removeprefix("http://"), _url(admin))
         async with AsyncExitStack() as processes:
             page_links = settings.page.console_url or addresses.control
             outages = Outages(state, page_links, settings.server.environment, now)
-            control = Control(home, state, settings, data, outages)
+            control = Control(home, state, settings, data, grpc, outages)
             operations = Operations(home, state, Incidents(state, now))
             app = _admin_app(operations, control, settings)
             server = _admin_server(app)
@@ -143,21 +146,29 @@ def _check_key_file(settings: Settings) -> None:
 
 
 @contextmanager
-def listening(settings: Settings) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Open the data port and the control port. Raises SettingsError when one is in use."""
-    port = settings.server.port
+def listening(settings: Settings) -> Iterator[tuple[socket.socket, socket.socket | None, socket.socket]]:
+    """Open the data port, gRPC's (None when it is switched off) and the control port.
+
+    Raises:
+        SettingsError: one of them is in use.
+    """
+    server = settings.server
+    port, grpc_port = server.port, server.grpc_port
+    if grpc_port is None:
+        grpc_port = port + GRPC_OFFSET if port else 0
     with ExitStack() as sockets:
-        data = sockets.enter_context(_listen(settings.server.host, port))
-        admin = sockets.enter_context(_listen(settings.server.host, port + CONTROL_OFFSET if port else 0))
-        yield data, admin
+        data = sockets.enter_context(_listen(server.host, port, "--port"))
+        grpc = sockets.enter_context(_listen(server.host, grpc_port, "--grpc-port")) if server.grpc else None
+        admin = sockets.enter_context(_listen(server.host, port + CONTROL_OFFSET if port else 0, "--port"))
+        yield data, grpc, admin
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, flag: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        msg = f"{host} port {port}: {error.strerror}; give another with --port, or --port 0 for free ones"
+        msg = f"{host} port {port}: {error.strerror}; give another with {flag}, or {flag} 0 for a free one"
         raise SettingsError(msg) from error
 
 

@@ -89,6 +89,7 @@ class RunnerQueue:
         self._replicas: dict[str, Replica] = {}
         self._retiring = False
         self._waiting: deque[Waiting] = deque()
+        self._waiting_rows = 0
         self._alone: deque[Waiting] = deque()
         self._frame_ids = count(1)
         self._flush_scheduled = False
@@ -128,6 +129,7 @@ class RunnerQueue:
             raise Unavailable(msg)
         waiting = Waiting(inputs, rows, deadline_ns, batched=self.batched)
         self._waiting.append(waiting)
+        self._waiting_rows += rows
         # One turn of the loop later: all calls that arrived in this turn then leave in one frame.
         if not self._flush_scheduled:
             self._flush_scheduled = True
@@ -162,9 +164,12 @@ class RunnerQueue:
         for replica in self._replicas.values():
             if not replica.takes or len(replica.in_flight) >= IN_FLIGHT_FRAMES or self._alone:
                 continue
+            if self._waiting_rows < self.max_batch_size:
+                return
             batch = self._take(len(self._waiting))
             if sum(one.rows for one in batch) < self.max_batch_size:
                 self._waiting.extendleft(reversed(batch))
+                self._waiting_rows += sum(one.rows for one in batch)
                 return
             self._send(replica, batch)
 
@@ -180,12 +185,14 @@ class RunnerQueue:
             one = self._waiting[0]
             if one.done:
                 self._waiting.popleft()
+                self._waiting_rows -= one.rows
                 one.complete(error=ClientGone("the client closed the connection while the call was waiting"))
                 continue
             if batch and (len(batch) >= calls_max or one.key != batch[0].key or rows + one.rows > self.max_batch_size):
                 break
             batch.append(self._waiting.popleft())
             rows += one.rows
+        self._waiting_rows -= rows
         return batch
 
     def _send(self, replica: Replica, batch: list[Waiting]) -> None:
@@ -266,6 +273,7 @@ class RunnerQueue:
             held += [*self._alone, *self._waiting]
             self._alone.clear()
             self._waiting.clear()
+            self._waiting_rows = 0
         for one in held:
             one.complete(error=Unavailable(f"{self.name}: its runner ended, try again in a second"))
         self.free()

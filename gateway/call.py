@@ -28,6 +28,7 @@ class Arrived:
         "refused",
         "request_id",
         "started_ns",
+        "timeout_ns",
         "traceparent",
         "tracestate",
         "unit",
@@ -57,6 +58,8 @@ class Arrived:
         self.request_id = request_id
         self.traceparent = traceparent
         self.tracestate = tracestate
+        self.timeout_ns: int | None = None
+        """How long the client waits, where its protocol says it beside the call (gRPC's deadline)."""
         self.refused: InferenceError | None = None
         self.started_ns = perf_counter_ns()
         self.admitted_ns = time_ns()

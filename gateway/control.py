@@ -48,14 +48,22 @@ class Control:
     """Everything that one running gateway does beside serving."""
 
     def __init__(
-        self, home: Home, state: State, settings: Settings, listening: socket.socket, outages: Outages
+        self,
+        home: Home,
+        state: State,
+        settings: Settings,
+        listening: socket.socket,
+        grpc: socket.socket | None,
+        outages: Outages,
     ) -> None:
+        """`listening` and `grpc` are the open sockets that all workers accept from."""
         self.home = home
         self.state = state
         self.settings = settings
         self.totals = Totals()
         self._outages = outages
         self._listening = listening
+        self._grpc = grpc
         self._refs = home.refs()
         self._store = home.store()
         self._wake = asyncio.Event()
@@ -90,6 +98,8 @@ class Control:
     async def stop(self) -> None:
         """Drain: no new connections, answers for all that was accepted, then the monitor, then the runners."""
         self._listening.close()
+        if self._grpc is not None:
+            self._grpc.close()
         grace = self.settings.server.drain_seconds + 5
         await asyncio.gather(*(child.stop(grace) for child in self._workers.values()))
         if self._monitor is not None:
@@ -125,6 +135,7 @@ class Control:
             tracing=self._tracing_share(),
             logging=logging_configuration(self.settings.logging, f"worker {name}"),
             access_lines=self.settings.logging.access,
+            grpc_connection_seconds=server.grpc_connection_seconds,
             keys=key_digests(self.settings),
             hosts=["127.0.0.1", "localhost", "[::1]"] if self.settings.loopback else None,
             repository_api=server.repository_api,
@@ -140,8 +151,12 @@ class Control:
                 "--parent": str(os.getpid()),
                 "--settings": orjson.dumps(asdict(settings)).decode(),
             }
+            inherited = [self._listening.fileno(), theirs.fileno()]
+            if self._grpc is not None:
+                arguments["--grpc-socket"] = str(self._grpc.fileno())
+                inherited.append(self._grpc.fileno())
             words = [word for pair in arguments.items() for word in pair]
-            return [sys.executable, "-m", "gateway.worker", *words], [self._listening.fileno(), theirs.fileno()]
+            return [sys.executable, "-m", "gateway.worker", *words], inherited
 
         return command
 

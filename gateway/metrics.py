@@ -7,9 +7,11 @@ lock for each increment, and the four that a call needs would cost more than its
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
+from time import time
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, Exemplar, HistogramMetricFamily
 
 from gateway.statistics import VersionSums, sums_families
 from monitors.log.record import Record
@@ -25,22 +27,32 @@ Served = tuple[str, str, str]
 class Distribution:
     """Values counted in buckets, each up to and with its bound."""
 
-    __slots__ = ("bounds", "counts", "total")
+    __slots__ = ("bounds", "counts", "exemplars", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
+        """The newest call of each bucket that can be looked up as a trace."""
 
     def observe(self, value: float) -> None:
         """Count one value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
-    def buckets(self) -> list[tuple[str, float]]:
-        """Return what Prometheus wants: the bounds as text, and how many values lie below each."""
+    def point_at(self, value: float, labels: dict[str, str]) -> None:
+        """Keep a value that was counted as the exemplar of its bucket."""
+        self.exemplars[bisect_left(self.bounds, value)] = Exemplar(labels, value, time())
+
+    def buckets(self) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+        """Return what Prometheus wants: the bounds as text, how many values lie below each, and an exemplar."""
         names = [*map(str, self.bounds), "+Inf"]
-        return list(zip(names, map(float, accumulate(self.counts)), strict=True))
+        counts = map(float, accumulate(self.counts))
+        return [
+            (name, count, self.exemplars[place]) if place in self.exemplars else (name, count)
+            for place, (name, count) in enumerate(zip(names, counts, strict=True))
+        ]
 
 
 class WorkerMetrics:
@@ -77,9 +89,27 @@ class WorkerMetrics:
             self._rows[served] += record.rows
             self._sums[served[:2]].add(record, seconds)
 
+    def point_at(self, record: Record, seconds: float) -> None:
+        """Make a call that was counted, and is traced, the exemplar of its bucket."""
+        if record.version is not None and record.trace_id is not None:
+            labels = {"trace_id": record.trace_id, "prediction_id": record.id}
+            self._seconds[record.model, record.version, record.variant or ""].point_at(seconds, labels)
+
     def batch_counter(self, model: str, version: str) -> Callable[[int], None]:
         """Return the function that a version's queue calls with the rows of each frame."""
         return self._batch_rows.setdefault((model, version), Distribution(ROWS)).observe
+
+    def families(self) -> list[list[Any]]:
+        """Return all that is counted, as plain lists: what `Totals.update` takes."""
+        return [
+            [
+                one.name,
+                one.type,
+                one.documentation,
+                [[s.name, s.labels, s.value, None if s.exemplar is None else list(s.exemplar)] for s in one.samples],
+            ]
+            for one in self.registry.collect()
+        ]
 
     def collect(self) -> Iterable[Metric]:
         """Return all families, as a collector of prometheus_client does."""

@@ -80,7 +80,7 @@ class Predictor:
             call = progress.call = wire.decode(arrived, schema)
             progress.rows = schema.check(call.inputs, call.outputs)
             progress.decoded_ns = perf_counter_ns()
-            waiting = served.queue.submit(call.inputs, progress.rows, arrived.started_ns + self._deadline_ns(call))
+            waiting = served.queue.submit(call.inputs, progress.rows, arrived.started_ns + self._wait_ns(arrived, call))
             arrived.waiting = waiting
             computed = progress.computed = await waiting
             source = Source(served.model, served.version, served.digest, progress.choice.variant.variant)
@@ -102,24 +102,25 @@ class Predictor:
         except Unavailable as error:
             status, failure = error.status, error
             body, json_length = wire.refuse(error, prediction_id), None
-        self._metrics.done(record, status, (perf_counter_ns() - arrived.started_ns) / 1e9)
+        finished_ns = perf_counter_ns()
+        self._metrics.done(record, status, (finished_ns - arrived.started_ns) / 1e9)
         traceparent = None if trace is None else trace.traceparent
         reply(Answer(status, body, prediction_id, record.bundle, record.variant, json_length, traceparent))
         if trace is not None and trace.sampled:
-            computed = progress.computed
-            self._tracing.finish(Finished(trace, arrived, record, computed, status, failure, perf_counter_ns()))
+            self._tracing.finish(Finished(trace, arrived, record, progress.computed, status, failure, finished_ns))
         if status >= 500 or self._lines.access:
             self._lines.write(record, status, failure)
 
-    def _deadline_ns(self, call: Call) -> int:
-        """The client's `timeout` parameter (microseconds, Triton's name for it), capped by the setting."""
+    def _wait_ns(self, arrived: Arrived, call: Call) -> int:
+        """The client's `timeout` parameter (microseconds, Triton's name for it), capped by deadline and setting."""
+        longest = self._timeout_ns if arrived.timeout_ns is None else min(arrived.timeout_ns, self._timeout_ns)
         timeout = call.parameters.get("timeout")
         if timeout is None:
-            return self._timeout_ns
+            return longest
         if type(timeout) is not int or timeout <= 0:
             msg = f"parameters.timeout: {shown(timeout)}, expected microseconds as an integer above 0"
             raise BadCall(msg)
-        return min(timeout * 1_000, self._timeout_ns)
+        return min(timeout * 1_000, longest)
 
     def _record(
         self,

@@ -8,7 +8,7 @@ multiplied or allocated.
 Source: the protocol's `inference_rest.md`, and Triton's `extension_binary_data.md` for the extension.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite, prod
 from struct import error as StructError  # noqa: N812 - a class, whatever its module calls it
 from struct import pack, unpack
@@ -88,14 +88,13 @@ def decode(body: bytes | bytearray | memoryview, json_length: int | None) -> Cal
     if not isinstance(document, dict):
         msg = f"body: {kind(document)}, expected an object with `inputs`"
         raise BadCall(msg)
-    call = Call(
-        inputs=_decode_inputs(document, view[len(head) :]),
-        client_id=_client_id(document),
-        parameters=_parameters(document, "parameters"),
-    )
-    if "outputs" in document:
+    # Most calls have none of the optional parts, and are not asked for them one by one.
+    call = Call(_decode_inputs(document, view[len(head) :]))
+    if len(document) > 1:
+        call.client_id = _client_id(document)
+        call.parameters = _parameters(document, "parameters")
         call.outputs = tuple(_wanted(document))
-    call.binary_output = call.parameters.get("binary_data_output") is True
+        call.binary_output = call.parameters.get("binary_data_output") is True
     return call
 
 
@@ -329,14 +328,11 @@ def encode(
     Raises:
         ModelFailed: an output can't be written in JSON (NaN, infinite, FP16, bytes that are not UTF-8).
     """
-    by_name = {tensor.name: tensor for tensor in outputs}
-    wanted = call.outputs or tuple(WantedOutput(tensor.name, None) for tensor in outputs)
     described: list[dict[str, Any]] = []
     tail: list[bytes] = []
-    for one in wanted:
-        tensor = by_name[one.name]
+    for tensor, binary in _chosen(call, outputs):
         item: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
-        if call.binary_output if one.binary is None else one.binary:
+        if binary:
             item["parameters"] = {"binary_data_size": len(tensor.data)}
             tail.append(tensor.data)
         else:
@@ -351,6 +347,14 @@ def encode(
     if not tail:
         return head, None
     return b"".join([head, *tail]), len(head)
+
+
+def _chosen(call: Call, outputs: Sequence[Tensor]) -> Iterable[tuple[Tensor, bool]]:
+    """Return the outputs that a call asks for, in its order, and whether each goes as binary."""
+    if not call.outputs:
+        return [(tensor, call.binary_output) for tensor in outputs]
+    by_name = {tensor.name: tensor for tensor in outputs}
+    return [(by_name[one.name], call.binary_output if one.binary is None else one.binary) for one in call.outputs]
 
 
 def json_data(tensor: Tensor) -> list[Any]:

@@ -39,7 +39,16 @@ class ServerSettings(Section):
     host: str = Field(
         default="127.0.0.1", description="Address of both ports; any but loopback needs keys or insecure."
     )
-    port: int = Field(default=8080, ge=0, le=65533, description="Data port; control is on port+2; 0: free ones.")
+    port: int = Field(
+        default=8080, ge=0, le=65533, description="Data port; gRPC is on port+1, control on port+2; 0: free ones."
+    )
+    grpc: bool = Field(default=True, description="Whether calls are taken over gRPC too.")
+    grpc_port: int | None = Field(
+        default=None, ge=0, le=65535, description="gRPC's port; port+1 unless given; 0: a free one."
+    )
+    grpc_connection_seconds: float = Field(
+        default=300.0, gt=0, description="Age at which a gRPC connection is ended gently, so that workers balance."
+    )
     workers: int = Field(default=1, ge=1, le=64, description="Worker processes that share the data port.")
     environment: str = Field(default="production", description="The environment whose refs are followed.")
     api_keys_file: Path | None = Field(default=None, description="A file with one API key a line.")
@@ -107,7 +116,7 @@ class TracingSettings(Section):
         default=0.01, ge=0, le=1, description="Share of the calls without a traceparent that are traced."
     )
     traces_per_second_max: float = Field(
-        default=100.0, ge=0, description="Most calls that are traced a second, those that a client asks for included."
+        default=20.0, ge=0, description="Most calls that are traced a second, those that a client asks for included."
     )
 
 

@@ -100,10 +100,11 @@ class Table:
     @property
     def ready(self) -> bool:
         """Whether every model's stable version can answer; a canary that can't does not make a server unready."""
-        return bool(self.models) and all(_can_answer(model) for model in self.models.values())
+        return bool(self.models) and all(can_answer(model) for model in self.models.values())
 
 
-def _can_answer(model: Model) -> bool:
+def can_answer(model: Model) -> bool:
+    """Whether a model's stable version has its runner."""
     stable = next((one for one in model.route.variants if one.variant == "stable"), None)
     served = None if stable is None else model.versions.get(stable.version)
     return served is not None and served.queue.connected

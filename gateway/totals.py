@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from prometheus_client import Metric
+from prometheus_client.core import Exemplar
 
-Samples = dict[tuple[str, str, tuple[tuple[str, str], ...]], float]
+Key = tuple[str, str, tuple[tuple[str, str], ...]]
+Samples = dict[Key, float]
 
 
 class Totals:
@@ -19,15 +21,22 @@ class Totals:
         self._alive: dict[str, Samples] = {}
         self._dead: Samples = {}
         self._described: dict[str, tuple[str, str]] = {}
+        self._exemplars: dict[Key, Exemplar] = {}
 
     def update(self, worker: str, families: list[list[Any]]) -> None:
-        """Take a worker's newest copy: `[name, type, documentation, [[sample, labels, value], …]]` each."""
+        """Take a worker's newest copy: `[name, type, documentation, [[sample, labels, value, exemplar], …]]` each."""
         samples: Samples = {}
         for name, kind, documentation, found in families:
             self._described[name] = (kind, documentation)
-            for sample, labels, value in found:
-                if not sample.endswith("_created"):
-                    samples[name, sample, tuple(sorted(labels.items()))] = value
+            for sample, labels, value, exemplar in found:
+                if sample.endswith("_created"):
+                    continue
+                key = (name, sample, tuple(sorted(labels.items())))
+                samples[key] = value
+                if exemplar is not None:
+                    newest = self._exemplars.get(key)
+                    if newest is None or exemplar[2] > newest.timestamp:
+                        self._exemplars[key] = Exemplar(*exemplar)
         self._alive[worker] = samples
 
     def ended(self, worker: str) -> None:
@@ -40,8 +49,9 @@ class Totals:
         for samples in self._alive.values():
             self._take(total, samples)
         families = {name: Metric(name, text, kind) for name, (kind, text) in self._described.items()}
-        for (name, sample, labels), value in total.items():
-            families[name].add_sample(sample, dict(labels), value)
+        for key, value in total.items():
+            name, sample, labels = key
+            families[name].add_sample(sample, dict(labels), value, exemplar=self._exemplars.get(key))
         return families.values()
 
     def _take(self, total: Samples, samples: Samples) -> None:

@@ -22,7 +22,9 @@ from gateway.errors import InferenceError
 from gateway.metrics import WorkerMetrics
 from monitors.log.record import Record
 
-TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
+TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
+LENGTH = 55
+"""Of version 00; later ones may be longer."""
 SAMPLED, RANDOM = 0x01, 0x02
 """The flags that the specification gives a meaning; all others are not passed on."""
 
@@ -90,17 +92,20 @@ class Tracing:
     def begin(self, arrived: Arrived) -> Trace | None:
         """Return the call's place in a trace; None for the many that belong to none."""
         if arrived.traceparent is not None:
-            parent = parse_traceparent(arrived.traceparent)
-            if parent is not None:
-                sampled = parent.sampled and self._exporter is not None and self._admit(arrived.started_ns)
-                flags = parent.flags & RANDOM | (SAMPLED if sampled else 0)
-                return Trace(parent.trace_id, _span_id(), parent.span_id, flags, arrived.tracestate)
+            trace = parse_traceparent(arrived.traceparent)
+            if trace is not None:
+                trace.parent_id, trace.span_id, trace.state = trace.span_id, _span_id(), arrived.tracestate
+                if trace.sampled and (self._exporter is None or not self._admit(arrived.started_ns)):
+                    trace.flags &= ~SAMPLED
+                return trace
         if random() < self._ratio and self._admit(arrived.started_ns):
             return Trace(f"{getrandbits(128) or 1:032x}", _span_id(), None, SAMPLED | RANDOM)
         return None
 
     def finish(self, finished: Finished) -> None:
-        """Export a sampled call."""
+        """Export a sampled call, and let the histogram of latencies point at it."""
+        seconds = (finished.finished_ns - finished.arrived.started_ns) / 1e9
+        self._metrics.point_at(finished.record, seconds)
         if self._exporter is not None:
             self._exporter.add(finished)
 
@@ -130,13 +135,9 @@ def parse_traceparent(text: str) -> Trace | None:
     '4bf92f3577b34da6a3ce929d0e0e4736'
     """
     match = TRACEPARENT.fullmatch(text)
-    if match is None:
+    if match is None or (len(text) > LENGTH and text.startswith("00")):
         return None
-    version, trace_id, span_id, flags, more = match.groups()
-    if version == "ff" or (version == "00" and more is not None):
-        return None
-    if not trace_id.strip("0") or not span_id.strip("0"):
-        return None
+    trace_id, span_id, flags = match.groups()
     return Trace(trace_id, span_id, None, int(flags, 16) & (SAMPLED | RANDOM))
 
 

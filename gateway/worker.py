@@ -3,7 +3,7 @@
 Control starts it with the listening socket and a channel, and pushes it tables of what to serve. It owns the queues
 to the runners, its own series of log segments, and its metrics, of which it sends control a copy once a second.
 
-    python -m gateway.worker --name w0 --socket FD --channel FD --parent PID --settings JSON
+    python -m gateway.worker --name w0 --socket FD --grpc-socket FD --channel FD --parent PID --settings JSON
 """
 
 import argparse
@@ -30,6 +30,8 @@ from gateway.call_lines import CallLines
 from gateway.channel import Channel
 from gateway.data_app import VERSION, create_data_app
 from gateway.extensions import Extensions
+from gateway.grpc.connection import Limits
+from gateway.grpc.server import GrpcServer
 from gateway.head import LaneSettings
 from gateway.lane import lane_protocol
 from gateway.ledger import Ledger
@@ -66,6 +68,7 @@ class WorkerSettings:
     tracing: dict[str, Any]
     logging: dict[str, Any]
     access_lines: bool
+    grpc_connection_seconds: float
     keys: list[str] | None
     hosts: list[str] | None
     repository_api: bool
@@ -164,12 +167,8 @@ class Worker:
 
     def send_metrics(self) -> None:
         """Send what was counted so far."""
-        families = [
-            [one.name, one.type, one.documentation, [[s.name, s.labels, s.value] for s in one.samples]]
-            for one in self.metrics.registry.collect()
-        ]
         waiting = [[queue.name, queue.depth] for queue in self._queues.values()]
-        self.channel.send({"metrics": families, "waiting": waiting})
+        self.channel.send({"metrics": self.metrics.families(), "waiting": waiting})
 
 
 def _exporter(name: str, settings: WorkerSettings, metrics: WorkerMetrics) -> Exporter | None:
@@ -185,8 +184,13 @@ def _exporter(name: str, settings: WorkerSettings, metrics: WorkerMetrics) -> Ex
     return Spans(endpoint, worker=name, environment=settings.environment, version=VERSION, metrics=metrics)
 
 
-async def serve(name: str, listening: socket.socket, end: socket.socket, settings: WorkerSettings) -> None:
-    """Serve until SIGTERM or until control is gone; then answer what was accepted, and close the log."""
+async def serve(
+    name: str, listening: socket.socket, grpc: socket.socket | None, end: socket.socket, settings: WorkerSettings
+) -> None:
+    """Serve until SIGTERM or until control is gone; then answer what was accepted, and close the log.
+
+    `grpc` is the listening socket for gRPC, where there is one.
+    """
     channel = await Channel.open(end)
     worker = Worker(name, settings, channel)
     shared = LaneSettings(
@@ -210,10 +214,12 @@ async def serve(name: str, listening: socket.socket, end: socket.socket, setting
         timeout_graceful_shutdown=int(settings.drain_seconds),
     )
     server = uvicorn.Server(config)
+    grpc_server = _grpc_server(worker, shared)
 
     def drain() -> None:
         worker.predictor.draining = True
         server.should_exit = True
+        grpc_server.drain()
         worker.supplied.set()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, drain)
@@ -227,7 +233,10 @@ async def serve(name: str, listening: socket.socket, end: socket.socket, setting
     gc.set_threshold(50_000)  # A turn with 64 calls makes more objects than the default of 700, and keeps none.
     # uvicorn would hand SIGTERM on when it has drained, and end the process before the log is closed.
     server.capture_signals = _no_signals  # type: ignore[method-assign]
+    if grpc is not None and not worker.predictor.draining:
+        await grpc_server.start(grpc)
     await server.serve(sockets=[listening])
+    await grpc_server.drained()
     reporting.cancel()
     worker.ledger.close()
     worker.tracing.close(FLUSH_SECONDS)
@@ -235,6 +244,19 @@ async def serve(name: str, listening: socket.socket, end: socket.socket, setting
     worker.send_metrics()
     following.cancel()
     channel.close()
+
+
+def _grpc_server(worker: Worker, shared: LaneSettings) -> GrpcServer:
+    settings = worker.settings
+    limits = Limits(
+        message_bytes=settings.body_bytes_max,
+        body_seconds=settings.body_seconds,
+        connection_seconds=settings.grpc_connection_seconds,
+        grace_seconds=settings.drain_seconds,
+    )
+    return GrpcServer(
+        worker.predictor, worker.extensions, limits, unit_header=settings.unit_header, refusal=shared.refusal
+    )
 
 
 @contextmanager
@@ -247,6 +269,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="gateway.worker", description=__doc__)
     parser.add_argument("--name", required=True)
     parser.add_argument("--socket", type=int, required=True)
+    parser.add_argument("--grpc-socket", type=int)
     parser.add_argument("--channel", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--settings", required=True)
@@ -259,6 +282,7 @@ def main() -> None:
         serve(
             arguments.name,
             socket.socket(fileno=arguments.socket),
+            None if arguments.grpc_socket is None else socket.socket(fileno=arguments.grpc_socket),
             socket.socket(fileno=arguments.channel),
             settings,
         )

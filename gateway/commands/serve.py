@@ -16,7 +16,8 @@ from gateway.settings import find_file, load_settings, read_environment
 
 @click.command()
 @home_option
-@click.option("--port", type=int, help="Data port; control is on port+2; 0 picks free ones.  [default: 8080]")
+@click.option("--port", type=int, help="Data port; gRPC on port+1, control on port+2; 0: free ones.  [default: 8080]")
+@click.option("--grpc-port", type=int, help="gRPC's port; 0 picks a free one.  [default: port+1]")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--workers", type=int, help="Worker processes that share the data port.  [default: 1]")
 @click.option("--environment", help="The environment whose refs are followed.  [default: production]")
@@ -26,6 +27,7 @@ from gateway.settings import find_file, load_settings, read_environment
 def serve(
     home: Path,
     port: int | None,
+    grpc_port: int | None,
     host: str | None,
     workers: int | None,
     environment: str | None,
@@ -44,6 +46,7 @@ def serve(
     """
     flags = {
         "server.port": port,
+        "server.grpc_port": grpc_port,
         "server.host": host,
         "server.workers": workers,
         "server.environment": environment,
@@ -56,6 +59,7 @@ def serve(
 
     def say(addresses: Addresses) -> None:
         click.echo(json.dumps({"ready": True} | addresses.to_json()))
-        click.echo(f"console: {addresses.control}   models: {addresses.http}/v2/models   end with Ctrl-C", err=True)
+        if settings.logging.format == "text":
+            click.echo(f"console: {addresses.control}   models: {addresses.http}/v2/models   end with Ctrl-C", err=True)
 
     uvloop.run(run_gateway(Home(home), settings, say))

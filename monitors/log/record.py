@@ -110,9 +110,10 @@ def new_id(now_ns: int) -> str:
     """
     milliseconds, nanoseconds = divmod(now_ns, 1_000_000)
     fraction = (nanoseconds << 12) // 1_000_000
-    value = milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | getrandbits(62)
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    chance = 2 << 62 | getrandbits(62)
+    parts = (milliseconds >> 16, milliseconds & 0xFFFF, fraction, chance >> 48, chance & 0xFFFFFFFFFFFF)
+    # One formatting takes half of the time that a longer one and five slices do.
+    return "%08x-%04x-7%03x-%04x-%012x" % parts  # noqa: UP031
 
 
 def id_milliseconds(prediction_id: str) -> int:

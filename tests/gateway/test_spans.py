@@ -1,5 +1,6 @@
 """Spans as a collector gets them: a real gateway, a real OTLP receiver, protobuf on the wire."""
 
+import shutil
 import socket
 import threading
 import time
@@ -93,11 +94,14 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def shared(shared_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Collector]]:
+def shared(packed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Collector]]:
     """A gateway that traces whoever asks for it, and its collector, for tests that only ask."""
     receiver = Collector()
+    folder = tmp_path_factory.mktemp("traced")
+    home = Path(shutil.copytree(packed_home, folder / "home"))
+    snowgate(home, "deploy", "signs@1")
     variables = traced(receiver.url, OTEL_SERVICE_NAME="roadside", SNOWGATE_TRACING__SAMPLE_RATIO="0")
-    gateway = Gateway(shared_home.path, tmp_path_factory.mktemp("traced") / "serve.log", variables=variables)
+    gateway = Gateway(home, folder / "serve.log", variables=variables)
     yield gateway, receiver
     assert gateway.stop() == 0
     receiver.close()
@@ -117,7 +121,7 @@ def metric(gateway: Gateway, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
-def test_a_traced_call_is_one_tree_under_the_clients_span(shared: tuple[Gateway, Collector], shared_home: Home) -> None:
+def test_a_traced_call_is_one_tree_under_the_clients_span(shared: tuple[Gateway, Collector]) -> None:
     """Seven spans, with the client's as parent; its parts follow each other within it; the record has the ids."""
     gateway, collector = shared
     theirs = parent()
@@ -146,10 +150,10 @@ def test_a_traced_call_is_one_tree_under_the_clients_span(shared: tuple[Gateway,
         assert before.end_time_unix_nano <= after.start_time_unix_nano + 1000, after.name  # Milliseconds are floats.
     assert abs(root.start_time_unix_nano / 1e9 - time.time()) < 60
 
-    record = LogReader(shared_home.log).find(prediction_id)
+    record = LogReader(Home(gateway.home).log).find(prediction_id)
     assert record is not None
     assert (record.trace_id, record.span_id) == (trace_id, root.span_id.hex())
-    shown = snowgate(shared_home.path, "prediction", "show", prediction_id)
+    shown = gateway.snowgate("prediction", "show", prediction_id)
     assert (shown["trace_id"], shown["span_id"]) == (trace_id, root.span_id.hex())
     computed = spans["compute"].end_time_unix_nano - spans["compute"].start_time_unix_nano
     assert computed / 1e6 == pytest.approx(record.timings["compute"], abs=0.001)
@@ -172,6 +176,25 @@ def test_a_traced_call_is_one_tree_under_the_clients_span(shared: tuple[Gateway,
     assert resource["snowgate.worker"] == "w0"
     assert resource["process.pid"] in gateway.children("gateway.worker")
     assert resource["deployment.environment.name"] == "production"
+
+
+def test_latencies_point_at_traces(shared: tuple[Gateway, Collector]) -> None:
+    """Scraped as OpenMetrics, a bucket of the latencies has the newest traced call as its exemplar."""
+    gateway, _collector = shared
+    headers = gateway.call(traceparent=parent())[2]
+    trace_id, prediction_id = headers["traceparent"].split("-")[1], headers["Snowgate-Prediction-Id"]
+    wanted = f'# {{prediction_id="{prediction_id}",trace_id="{trace_id}"}}'
+    accept = {"Accept": "application/openmetrics-text"}
+
+    def pointed() -> list[str]:
+        page = gateway.http.request("GET", gateway.control + "/metrics", headers=accept).data.decode()
+        return [line for line in page.splitlines() if wanted in line]
+
+    (line,) = wait_until(pointed, what="the exemplar")
+    assert line.startswith("snowgate_request_duration_seconds_bucket{")
+    assert f'variant="{headers["Snowgate-Variant"]}"' in line
+    plain = gateway.http.request("GET", gateway.control + "/metrics").data.decode()
+    assert "trace_id" not in plain
 
 
 def test_who_is_not_sampled_is_not_exported(signs: Home, start: Start, collector: Collector) -> None:
@@ -242,7 +265,7 @@ def test_failed_and_refused_calls(shared: tuple[Gateway, Collector]) -> None:
     assert said["url.path"] == "/v2/models/nothing/versions/3/infer"
 
 
-def test_calls_of_one_batch_say_so(shared: tuple[Gateway, Collector], shared_home: Home) -> None:
+def test_calls_of_one_batch_say_so(shared: tuple[Gateway, Collector]) -> None:
     """Calls that were computed together name the rows of their batch; each has its own trace."""
     gateway, collector = shared
     count = 16
@@ -263,7 +286,7 @@ def test_calls_of_one_batch_say_so(shared: tuple[Gateway, Collector], shared_hom
         traces = [collector.trace(one)[1] for one in ids]
         assert len({spans["root"].trace_id for spans in traces}) == count
         rows = [attributes(spans["runner"])["snowgate.batch.rows"] for spans in traces]
-        kept = [LogReader(shared_home.log).find(one) for one in ids]
+        kept = [LogReader(Home(gateway.home).log).find(one) for one in ids]
         assert rows == [one.batch_size for one in kept if one is not None]
         return bool(max(rows) > 1)
 

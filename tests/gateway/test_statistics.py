@@ -32,14 +32,6 @@ def record(**changes: Any) -> Record:
     return Record(**(fields | changes))
 
 
-def families(metrics: WorkerMetrics) -> list[Any]:
-    """What a worker would send."""
-    return [
-        [one.name, one.type, one.documentation, [[s.name, s.labels, s.value] for s in one.samples]]
-        for one in metrics.registry.collect()
-    ]
-
-
 def test_workers_add_up() -> None:
     """Calls of two workers, a dead one among them: counts, times and batches are sums, the newest time the newest."""
     totals = Totals()
@@ -52,7 +44,7 @@ def test_workers_add_up() -> None:
     two.done(record(rows=200, batch_size=200, time=3000.0), 200, 0.010)
     two.done(Record(id="x", kind="refused", time=1.0, model="nobody", status=404), 404, 0.1)
     for name, metrics in (("w0", one), ("w1", two)):
-        totals.update(name, families(metrics))
+        totals.update(name, metrics.families())
     before = statistics_json(totals.families())
     totals.ended("w1")
     assert statistics_json(totals.families()) == before
