@@ -38,11 +38,14 @@ KEYS: dict[str, tuple[type, ...]] = {
     "tolerance": (int, float, dict),
     "parameters": (dict,),
     "metrics": (dict,),
+    "requirements": (str,),
+    "python": (str,),
     "inputs": (list,),
     "outputs": (list,),
 }
 TOML_WORDS = {str: "text", int: "a whole number", float: "a number", dict: "a table", list: "a list of tables"}
 ENTRYPOINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+PYTHON = re.compile(r"3\.\d{1,2}")
 REQUIRED = ("loader", "entrypoint", "holdout", "inputs", "outputs")
 TOLERANCE = 1e-4
 """By default: what another processor, or a newer framework, changes in a float32 network's answers."""
@@ -66,6 +69,8 @@ class Recipe:
     tolerance: dict[str, float] = field(default_factory=lambda: {"absolute": TOLERANCE, "relative": TOLERANCE})
     parameters: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    requirements: str | None = None
+    python: str | None = None
 
     def rows(self, name: str) -> dict[str, Array]:
         """Read a file of example rows (`holdout` or `golden`): one array an input, rows first.
@@ -135,6 +140,8 @@ def read_recipe(directory: Path) -> Recipe:
         tolerance=_tolerance(path, document.get("tolerance", TOLERANCE)),
         parameters=document.get("parameters", {}),
         metrics=_numbers(path, "metrics", document.get("metrics", {})),
+        requirements=document.get("requirements"),
+        python=document.get("python"),
     )
     _check_files(path, recipe)
     return recipe
@@ -170,6 +177,11 @@ def _check_keys(path: Path, document: Mapping[str, Any]) -> None:
         raise RecipeError(f"{path}: loader {document['loader']!r}, expected one of {', '.join(LOADERS)}")
     if not ENTRYPOINT.fullmatch(document["entrypoint"]):
         raise RecipeError(f'{path}: entrypoint {document["entrypoint"]!r}, expected module:name, such as "model:build"')
+    python = document.get("python")
+    if python is not None and not PYTHON.fullmatch(python):
+        raise RecipeError(f'{path}: python = {python!r}, expected such as "3.10"')
+    if python is not None and "requirements" not in document:
+        raise RecipeError(f"{path}: python = {python!r} needs requirements = …, the packages that this one shall have")
     if document.get("max_batch_size", 1) < 1:
         raise RecipeError(f"{path}: max_batch_size = {document['max_batch_size']}, expected a whole number above 0")
 
@@ -226,7 +238,8 @@ def _tolerance(path: Path, value: Any) -> dict[str, float]:
 
 
 def _check_files(path: Path, recipe: Recipe) -> None:
-    for key, name in (("holdout", recipe.holdout), ("golden", recipe.golden), ("weights", recipe.weights)):
+    for key in ("holdout", "golden", "weights", "requirements"):
+        name = getattr(recipe, key)
         if name is None:
             continue
         target = (recipe.directory / name).resolve()

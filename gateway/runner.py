@@ -48,6 +48,7 @@ class Launch:
     bundle: Bundle
     directory: Path
     settings: RunnerSettings
+    python: str
 
 
 class Runner:
@@ -120,7 +121,9 @@ class Runner:
         try:
             scratch.mkdir(mode=0o700)
             self._process = await asyncio.create_subprocess_exec(
-                *process.command(self.launch.directory, scratch, confined=self.launch.settings.confine),
+                *process.command(
+                    self.launch.directory, scratch, self.launch.python, confined=self.launch.settings.confine
+                ),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

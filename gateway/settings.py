@@ -81,6 +81,9 @@ class RunnerSettings(Section):
     confine: bool = Field(
         default=True, description="Runners have no network, no rights, and files only where they need them."
     )
+    environments: Literal["own", "gateway"] = Field(
+        default="own", description="Bundles with requirements of their own get them (own), or what is here (gateway)."
+    )
     deaths_max: int = Field(
         default=10, ge=1, description="After so many deaths in a row a runner is parked and an incident opened."
     )
@@ -94,6 +97,7 @@ class ModelSettings(Section):
     hang_seconds: float | None = Field(default=None, gt=0, description="As runner.hang_seconds.")
     load_seconds: float | None = Field(default=None, gt=0, description="As runner.load_seconds.")
     confine: bool | None = Field(default=None, description="As runner.confine.")
+    environments: Literal["own", "gateway"] | None = Field(default=None, description="As runner.environments.")
 
 
 class LogSettings(Section):
