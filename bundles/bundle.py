@@ -5,19 +5,17 @@ from typing import Any
 
 import numpy as np
 import orjson
-from safetensors.numpy import load
 
 from bundles.baseline import Baseline
 from bundles.errors import CorruptBundle, RecipeError
 from bundles.manifest import Manifest
+from bundles.runner import golden
 from bundles.schema import TensorSpec, is_batched
 from bundles.store import BundleStore
 
 Array = np.ndarray[Any, Any]
 MODEL_PREFIX = "model/"
-GOLDEN_INPUTS = "golden/inputs.safetensors"
-GOLDEN_OUTPUTS = "golden/outputs.safetensors"
-GOLDEN_TEXT = "golden/text.json"
+GOLDEN_PREFIX = "golden/"
 BASELINE = "baseline.json"
 RUN = "run/run.json"
 RUN_LOG = "run/log.txt"
@@ -74,14 +72,8 @@ class Bundle:
 
     def golden(self) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return the golden inputs and the outputs recorded for them, rows first."""
-        inputs, outputs = load(self.file(GOLDEN_INPUTS)), load(self.file(GOLDEN_OUTPUTS))
-        text = orjson.loads(self.file(GOLDEN_TEXT)) if GOLDEN_TEXT in self.manifest.files() else {}
-        for side, arrays in (("inputs", inputs), ("outputs", outputs)):
-            for name, entry in text.get(side, {}).items():
-                array = np.empty(len(entry["data"]), dtype=object)
-                array[:] = [bytes.fromhex(one) for one in entry["data"]]
-                arrays[name] = array.reshape(entry["shape"])
-        return inputs, outputs
+        text = self.file(golden.TEXT) if golden.TEXT in self.manifest.files() else b""
+        return golden.parse(self.file(golden.INPUTS), self.file(golden.OUTPUTS), text)
 
     def run(self) -> dict[str, Any]:
         """Return the facts of the training run; `{}` for a folder that was packed without one."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bundles import signing
-from bundles.bundle import MODEL_PREFIX, Bundle, open_bundle
+from bundles.bundle import GOLDEN_PREFIX, MODEL_PREFIX, Bundle, open_bundle
 from bundles.errors import UntrustedBundle
 from bundles.signing import Keys
 from bundles.store import BundleStore
@@ -32,7 +32,7 @@ def check_trust(store: BundleStore, digest: str, keys: Keys) -> str:
 
 
 def prepare(store: BundleStore, digest: str, keys: Keys, target: Path) -> Bundle:
-    """Check a bundle whole and unpack into `target` what a runner needs: `config.json` and `model/`.
+    """Check a bundle whole and unpack into `target` what a runner needs: `config.json`, `model/`, `golden/`.
 
     Raises:
         UntrustedBundle: it is not signed by a trusted key.
@@ -43,6 +43,6 @@ def prepare(store: BundleStore, digest: str, keys: Keys, target: Path) -> Bundle
     bundle = open_bundle(store, digest)
     store.copy(bundle.manifest.config, target / "config.json")
     for path, descriptor in bundle.manifest.files().items():
-        if path.startswith(MODEL_PREFIX):
+        if path.startswith((MODEL_PREFIX, GOLDEN_PREFIX)):
             store.copy(descriptor, target / path)
     return bundle

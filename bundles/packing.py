@@ -21,9 +21,6 @@ from bundles import environment, provenance, signing
 from bundles.baseline import Baseline, measure
 from bundles.bundle import (
     BASELINE,
-    GOLDEN_INPUTS,
-    GOLDEN_OUTPUTS,
-    GOLDEN_TEXT,
     LOCK,
     MODEL_PREFIX,
     PROVENANCE,
@@ -46,9 +43,10 @@ from bundles.manifest import (
     media_type_of,
 )
 from bundles.process import RunnerProcess, reproduces_golden
-from bundles.recipe import GOLDEN_ROWS, Recipe, read_recipe, weights_of
+from bundles.recipe import FUNCTIONS, GOLDEN_ROWS, Recipe, read_recipe, weights_of
 from bundles.recording import FOLDER, author, who
 from bundles.refs import GitRefs, check_name
+from bundles.runner import golden
 from bundles.store import OciStore
 
 Array = np.ndarray[Any, Any]
@@ -159,7 +157,18 @@ def _config(recipe: Recipe, name: str) -> dict[str, Any]:
         "inputs": [spec.to_json() for spec in recipe.inputs],
         "outputs": [spec.to_json() for spec in recipe.outputs],
         "tolerance": recipe.tolerance,
+        **_functions(recipe),
     }
+
+
+def _functions(recipe: Recipe) -> dict[str, Any]:
+    """Return the bundle's own functions around its model, where it brings any."""
+    found: dict[str, Any] = {}
+    for function, side in FUNCTIONS.items():
+        if getattr(recipe, function) is not None:
+            found[function] = getattr(recipe, function)
+            found[side] = [spec.to_json() for spec in getattr(recipe, side)]
+    return found
 
 
 def _canonical(recipe: Recipe, config: Mapping[str, Any]) -> bytes:
@@ -189,15 +198,15 @@ def _measure(
 ) -> tuple[Examples, Baseline]:
     """Load the model as it will be served, and let it answer the golden examples and the holdout."""
     holdout = recipe.rows(recipe.holdout)
-    golden = recipe.rows(recipe.golden) if recipe.golden else holdout
-    golden = {name: array[:GOLDEN_ROWS] for name, array in golden.items()}
+    chosen = recipe.rows(recipe.golden) if recipe.golden else holdout
+    chosen = {name: array[:GOLDEN_ROWS] for name, array in chosen.items()}
     rows = len(next(iter(holdout.values())))
     with tempfile.TemporaryDirectory(prefix="snowgate-pack-") as folder:
         for blob in blobs:
             store.copy(blob, Path(folder) / (blob.path or "config.json"))
         say(f"loading the model ({recipe.loader})")
         with RunnerProcess(Path(folder), sys.executable if own is None else str(own.python)) as runner:
-            examples = Examples(config, golden, runner.predict(golden)[0])
+            examples = Examples(config, chosen, runner.predict(chosen)[0])
             report = reproduces_golden(examples, runner)
             if not report.agrees:
                 raise RecipeError(
@@ -252,7 +261,7 @@ def _not_from(run: Mapping[str, Any], layers: Sequence[Descriptor]) -> dict[str,
 def _golden_layers(store: OciStore, examples: Examples) -> list[Descriptor]:
     layers = []
     text: dict[str, dict[str, Any]] = {}
-    sides = (("inputs", GOLDEN_INPUTS, examples.inputs), ("outputs", GOLDEN_OUTPUTS, examples.outputs))
+    sides = (("inputs", golden.INPUTS, examples.inputs), ("outputs", golden.OUTPUTS, examples.outputs))
     for side, path, arrays in sides:
         numbers = {name: np.ascontiguousarray(array) for name, array in arrays.items() if array.dtype.kind not in "OSU"}
         layers.append(store.add_blob(save(numbers), DATASET_TYPE, path))
@@ -261,7 +270,7 @@ def _golden_layers(store: OciStore, examples: Examples) -> list[Descriptor]:
                 data = [(one.encode() if isinstance(one, str) else one).hex() for one in array.ravel().tolist()]
                 text.setdefault(side, {})[name] = {"shape": list(array.shape), "data": data}
     if text:
-        layers.append(store.add_blob(orjson.dumps(text), DATASET_TYPE, GOLDEN_TEXT))
+        layers.append(store.add_blob(orjson.dumps(text), DATASET_TYPE, golden.TEXT))
     return layers
 
 

@@ -20,6 +20,8 @@ import numpy as np
 
 from bundles.errors import RunnerFailed, RunnerGone
 from bundles.runner import frames
+from bundles.runner.engines import EAGER
+from bundles.runner.golden import compare
 from bundles.runner.signals import widened
 
 Array = np.ndarray[Any, Any]
@@ -34,14 +36,36 @@ VARIABLE_PREFIXES = ("CUDA_", "GOMP_", "KMP_", "LC_", "MKL_", "NVIDIA_", "OMP_",
 """Where to find things, and how many threads: all else that a model needs belongs in its bundle's parameters."""
 
 
-def command(directory: Path, scratch: Path, python: str = sys.executable, *, confined: bool = True) -> list[str]:
+def command(
+    directory: Path, scratch: Path, python: str = sys.executable, engine: str = EAGER, *, confined: bool = True
+) -> list[str]:
     """Return the command line of a runner for an unpacked bundle; the caller must be its parent process.
 
     `scratch` is an empty folder of its own, in which its socket will be: the only place where it can write when it is
     confined (`bundles.runner.confine`).
     """
-    place = ["--directory", str(directory.absolute()), "--socket", str(scratch / SOCKET), "--parent", str(os.getpid())]
-    return [python, "-I", "-u", str(RUNNER), *place, *(["--confine", str(scratch)] if confined else [])]
+    place = ["--socket", str(scratch / SOCKET), "--engine", engine]
+    return [*_program(python), *_of(directory, scratch, confined=confined), *place]
+
+
+def trial_command(
+    directory: Path, scratch: Path, seconds: float, python: str = sys.executable, *, confined: bool = True
+) -> list[str]:
+    """Return the command line that tries all engines of an unpacked bundle: a line of JSON each (`runner.trial`)."""
+    return [*_program(python), *_of(directory, scratch, confined=confined), "--trial", str(seconds)]
+
+
+def hardware_command(python: str = sys.executable) -> list[str]:
+    """Return the command line that says in a line of JSON what an engine's speed depends on here."""
+    return [*_program(python), "--hardware"]
+
+
+def _program(python: str) -> list[str]:
+    return [python, "-I", "-u", str(RUNNER), "--parent", str(os.getpid())]
+
+
+def _of(directory: Path, scratch: Path, *, confined: bool) -> list[str]:
+    return ["--directory", str(directory.absolute()), *(["--confine", str(scratch)] if confined else [])]
 
 
 def environment(scratch: Path) -> dict[str, str]:
@@ -79,9 +103,9 @@ class RunnerConnection:
         described = [frames.from_array(name, array) for name, array in inputs.items()]
         rows = len(next(iter(inputs.values())))
         call = next(self._ids)
-        header = {"id": call, "rows": rows, "inputs": [spec for spec, _data in described]}
+        description = frames.describe(rows, (("inputs", tuple(spec for spec, _data in described)),))
         try:
-            self._socket.sendall(frames.encode(header, [data for _spec, data in described]))
+            self._socket.sendall(frames.encode(description, [data for _spec, data in described], id=call))
             answer, body = self._receive(call)
         except (OSError, frames.FrameError) as error:
             msg = f"runner: gone in the middle of a batch: {error}"
@@ -89,15 +113,9 @@ class RunnerConnection:
         if "error" in answer:
             msg = f"the model failed: {answer['error']['type']}: {answer['error']['message']}"
             raise RunnerFailed(msg)
-        found: list[dict[str, Array]] = []
-        offset = 0
-        for part in ("outputs", "signals"):
-            arrays = {}
-            for spec in answer[part]:
-                arrays[spec["name"]] = frames.to_array(spec, body[offset : offset + spec["size"]])
-                offset += spec["size"]
-            found.append(arrays)
-        return found[0], found[1]
+        parts = frames.parts(answer, body)
+        outputs = {spec["name"]: frames.to_array(spec, data) for spec, data in parts["outputs"]}
+        return outputs, frames.signals(parts["signals"])
 
     def _receive(self, expected_id: int) -> tuple[dict[str, Any], memoryview]:
         while True:
@@ -118,9 +136,10 @@ class RunnerConnection:
 class RunnerProcess:
     """A runner of one's own, for packing and reproducing: `with RunnerProcess(directory) as runner: …`."""
 
-    def __init__(self, directory: Path, python: str = sys.executable) -> None:
+    def __init__(self, directory: Path, python: str = sys.executable, engine: str = EAGER) -> None:
         self._directory = directory
         self._python = python
+        self._engine = engine
 
     def __enter__(self) -> Self:
         """Start it and wait until it is ready. Raises RunnerFailed."""
@@ -129,7 +148,7 @@ class RunnerProcess:
         scratch = Path(self._folder.name)
         self.socket_path = str(scratch / SOCKET)
         self._process = subprocess.Popen(
-            command(self._directory, scratch, self._python),
+            command(self._directory, scratch, self._python, self._engine),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -232,8 +251,6 @@ class Predicts(Protocol):
 def reproduces_golden(bundle: HasGolden, connection: Predicts) -> GoldenReport:
     """Predict a bundle's golden inputs and compare with the recorded outputs.
 
-    Floats agree within `absolute + relative × |recorded|`, NaN with NaN; everything else agrees when it is equal.
-
     Raises:
         RunnerFailed: the model raised.
     """
@@ -246,21 +263,7 @@ def reproduces_golden(bundle: HasGolden, connection: Predicts) -> GoldenReport:
         pair = (outputs[name], expected)
         if name in halves:
             pair = (widened(outputs[name]), widened(expected))
-        agrees, gap = _compare(*pair, tolerance)
+        agrees, gap = compare(*pair, tolerance)
         found.append((not agrees, gap, name))
     differs, worst, output = max(found)
     return GoldenReport(not differs, output, worst, tolerance)
-
-
-def _compare(got: Array, expected: Array, tolerance: Mapping[str, float]) -> tuple[bool, float]:
-    """Return whether two arrays agree, and the largest difference: infinite where there is no number for it."""
-    if got.shape != expected.shape:
-        return False, float("inf")
-    if expected.dtype.kind != "f":
-        same = bool((got == expected).all())
-        return same, 0.0 if same else float("inf")
-    agreed = np.isclose(got, expected, rtol=tolerance["relative"], atol=tolerance["absolute"], equal_nan=True)
-    with np.errstate(invalid="ignore"):
-        gap = np.abs(got.astype(np.float64) - expected)
-    gap = np.where(np.isnan(gap), np.where(agreed, 0.0, np.inf), gap)
-    return bool(agreed.all()), float(gap.max(initial=0.0))

@@ -42,10 +42,23 @@ KEYS: dict[str, tuple[type, ...]] = {
     "python": (str,),
     "inputs": (list,),
     "outputs": (list,),
+    "preprocess": (str,),
+    "postprocess": (str,),
+    "model_inputs": (list,),
+    "model_outputs": (list,),
 }
+FUNCTIONS = {"preprocess": "model_inputs", "postprocess": "model_outputs"}
+"""The bundle's own functions around its model, and where it declares what stands between them and the model."""
 TOML_WORDS = {str: "text", int: "a whole number", float: "a number", dict: "a table", list: "a list of tables"}
 ENTRYPOINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 PYTHON = re.compile(r"3\.\d{1,2}")
+OPTIONAL = {
+    "inputs": {"content_type"},
+    "model_inputs": set[str](),
+    "model_outputs": {"semantic", "labels"},
+    "outputs": {"semantic", "labels"},
+}
+"""What may stand in a tensor's table beside name, datatype and shape."""
 REQUIRED = ("loader", "entrypoint", "holdout", "inputs", "outputs")
 TOLERANCE = 1e-4
 """By default: what another processor, or a newer framework, changes in a float32 network's answers."""
@@ -71,6 +84,10 @@ class Recipe:
     metrics: dict[str, float] = field(default_factory=dict)
     requirements: str | None = None
     python: str | None = None
+    preprocess: str | None = None
+    postprocess: str | None = None
+    model_inputs: tuple[TensorSpec, ...] = ()
+    model_outputs: tuple[TensorSpec, ...] = ()
 
     def rows(self, name: str) -> dict[str, Array]:
         """Read a file of example rows (`holdout` or `golden`): one array an input, rows first.
@@ -142,7 +159,11 @@ def read_recipe(directory: Path) -> Recipe:
         metrics=_numbers(path, "metrics", document.get("metrics", {})),
         requirements=document.get("requirements"),
         python=document.get("python"),
+        preprocess=document.get("preprocess"),
+        postprocess=document.get("postprocess"),
+        **{side: _tensors(path, side, document[side]) for side in FUNCTIONS.values() if side in document},
     )
+    _check_functions(path, recipe)
     _check_files(path, recipe)
     return recipe
 
@@ -175,8 +196,9 @@ def _check_keys(path: Path, document: Mapping[str, Any]) -> None:
             raise RecipeError(f"{path}: '{key}' is missing, see docs/bundles.md")
     if document["loader"] not in LOADERS:
         raise RecipeError(f"{path}: loader {document['loader']!r}, expected one of {', '.join(LOADERS)}")
-    if not ENTRYPOINT.fullmatch(document["entrypoint"]):
-        raise RecipeError(f'{path}: entrypoint {document["entrypoint"]!r}, expected module:name, such as "model:build"')
+    for key in ("entrypoint", *FUNCTIONS):
+        if key in document and not ENTRYPOINT.fullmatch(document[key]):
+            raise RecipeError(f'{path}: {key} {document[key]!r}, expected module:name, such as "model:build"')
     python = document.get("python")
     if python is not None and not PYTHON.fullmatch(python):
         raise RecipeError(f'{path}: python = {python!r}, expected such as "3.10"')
@@ -194,7 +216,7 @@ def _suggest(key: str, known: Iterable[str]) -> str:
 def _tensors(path: Path, side: str, entries: Sequence[Any]) -> tuple[TensorSpec, ...]:
     if not entries:
         raise RecipeError(f"{path}: {side}: expected at least one table with name, datatype and shape")
-    allowed = {"name", "datatype", "shape"} | ({"semantic", "labels"} if side == "outputs" else set())
+    allowed = {"name", "datatype", "shape"} | OPTIONAL[side]
     specs = []
     for position, entry in enumerate(entries):
         where = f"{path}: {side}[{position}]"
@@ -210,6 +232,8 @@ def _tensors(path: Path, side: str, entries: Sequence[Any]) -> tuple[TensorSpec,
         labels = entry.get("labels", [])
         if not isinstance(entry["shape"], list) or not isinstance(labels, list):
             raise RecipeError(f"{where}: shape = {entry['shape']!r}, labels = {labels!r}, expected lists")
+        if not isinstance(entry.get("content_type", ""), str):
+            raise RecipeError(f"{where}: content_type = {entry['content_type']!r}, expected text")
         try:
             specs.append(TensorSpec(**entry))
         except RecipeError as error:
@@ -235,6 +259,23 @@ def _tolerance(path: Path, value: Any) -> dict[str, float]:
     if min(_numbers(path, "tolerance", both).values()) < 0:
         raise RecipeError(f"{path}: tolerance = {value!r}, expected 0 or more")
     return {name: float(one) for name, one in both.items()}
+
+
+def _check_functions(path: Path, recipe: Recipe) -> None:
+    """A function and the tensors between it and the model come together, and agree with what clients see."""
+    for function, side in FUNCTIONS.items():
+        if (getattr(recipe, function) is None) != (not getattr(recipe, side)):
+            msg = f"{path}: {function} = {getattr(recipe, function)!r}: with it, and only with it, {side} are declared"
+            raise RecipeError(msg)
+    if recipe.model_inputs and is_batched(recipe.model_inputs) != is_batched(recipe.inputs):
+        raise RecipeError(
+            f"{path}: inputs and model_inputs: expected a leading -1 in the shape of all of them, or of none"
+        )
+    followed = [spec.name for spec in (*recipe.model_outputs, *recipe.outputs) if spec.semantic is not None]
+    for name in followed:
+        if followed.count(name) > 1:
+            msg = f"{path}: output '{name}' has a semantic before and after postprocess; let one of them have it"
+            raise RecipeError(msg)
 
 
 def _check_files(path: Path, recipe: Recipe) -> None:

@@ -1,5 +1,6 @@
 """What a bundle declares of its tensors: name, datatype, shape, and what an output means."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ DATATYPES: dict[str, tuple[np.dtype[Any], int]] = {
     "BYTES": (np.dtype("O"), 0),
 }
 """The protocol's datatypes: how numpy holds one (BF16 as its bits, BYTES as objects), and its bytes an element."""
+CONTENT_TYPE = re.compile(r"[a-z]+/(\*|[a-z0-9][a-z0-9.+-]*)")
 SEMANTICS = ("logits", "probabilities", "label", "value", "embedding")
 
 
@@ -33,7 +35,8 @@ class TensorSpec:
     """One input or output. In `shape` -1 is any size, and a leading -1 is the batch axis.
 
     `semantic` says what an output means, one of `SEMANTICS`, and decides which signals are computed from it; `labels`
-    are the names of its classes.
+    are the names of its classes. `content_type` says what an element of a BYTES input is, such as `image/*` or
+    `application/json`: a client may send it as it is, and the bundle's `preprocess` makes arrays of it.
     """
 
     name: str
@@ -41,6 +44,7 @@ class TensorSpec:
     shape: tuple[int, ...]
     semantic: str | None = None
     labels: tuple[str, ...] = ()
+    content_type: str | None = None
 
     def __post_init__(self) -> None:
         """Check what was declared. Raises RecipeError."""
@@ -55,6 +59,19 @@ class TensorSpec:
         if self.semantic is not None and self.semantic not in SEMANTICS:
             msg = f"tensor '{self.name}': semantic {self.semantic!r}, expected one of {', '.join(SEMANTICS)}"
             raise RecipeError(msg)
+        if self.content_type is not None:
+            self._check_content_type(self.content_type)
+
+    def _check_content_type(self, content_type: str) -> None:
+        row = self.shape[1:] if self.shape[:1] == (-1,) else self.shape
+        if not CONTENT_TYPE.fullmatch(content_type):
+            msg = f"tensor '{self.name}': content_type {content_type!r}, expected one such as \"image/*\""
+        elif self.datatype != "BYTES" or set(row) - {1}:
+            kind = f"{self.datatype} {list(self.shape)}"
+            msg = f"tensor '{self.name}': content_type on {kind}, expected BYTES with one element a row, such as [-1]"
+        else:
+            return
+        raise RecipeError(msg)
 
     def to_json(self) -> dict[str, Any]:
         """Return the form that the configuration blob holds."""
@@ -63,6 +80,8 @@ class TensorSpec:
             document["semantic"] = self.semantic
         if self.labels:
             document["labels"] = list(self.labels)
+        if self.content_type is not None:
+            document["content_type"] = self.content_type
         return document
 
 

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
@@ -71,14 +71,14 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
         files.enter_context(home.lock())
         for damage in recover_all(home.log):
             log.error("prediction log: %s", damage)
-        data, grpc, admin = files.enter_context(listening(settings))
+        sockets, admin = files.enter_context(listening(settings))
         state = SqliteState(home.state)
         files.callback(state.close)
-        addresses = Addresses(_url(data), None if grpc is None else _url(grpc).removeprefix("http://"), _url(admin))
+        addresses = _addresses(sockets, admin)
         async with AsyncExitStack() as processes:
             page_links = settings.page.console_url or addresses.control
             outages = Outages(state, page_links, settings.server.environment, now)
-            control = Control(home, state, settings, data, grpc, outages)
+            control = Control(home, state, settings, sockets, outages)
             operations = Operations(home, state, Incidents(state, now))
             app = _admin_app(operations, control, settings)
             server = _admin_server(app)
@@ -146,8 +146,8 @@ def _check_key_file(settings: Settings) -> None:
 
 
 @contextmanager
-def listening(settings: Settings) -> Iterator[tuple[socket.socket, socket.socket | None, socket.socket]]:
-    """Open the data port, gRPC's (None when it is switched off) and the control port.
+def listening(settings: Settings) -> Iterator[tuple[dict[str, socket.socket], socket.socket]]:
+    """Open the ports: the workers', by the flags under which they get them, and the control port.
 
     Raises:
         SettingsError: one of them is in use.
@@ -157,10 +157,11 @@ def listening(settings: Settings) -> Iterator[tuple[socket.socket, socket.socket
     if grpc_port is None:
         grpc_port = port + GRPC_OFFSET if port else 0
     with ExitStack() as sockets:
-        data = sockets.enter_context(_listen(server.host, port, "--port"))
-        grpc = sockets.enter_context(_listen(server.host, grpc_port, "--grpc-port")) if server.grpc else None
+        workers = {"--socket": sockets.enter_context(_listen(server.host, port, "--port"))}
+        if server.grpc:
+            workers["--grpc-socket"] = sockets.enter_context(_listen(server.host, grpc_port, "--grpc-port"))
         admin = sockets.enter_context(_listen(server.host, port + CONTROL_OFFSET if port else 0, "--port"))
-        yield data, grpc, admin
+        yield workers, admin
 
 
 def _listen(host: str, port: int, flag: str) -> socket.socket:
@@ -231,6 +232,15 @@ async def _until_ready(control: Control, ending: asyncio.Event) -> None:
             log.warning("not everything is deployed after %.0f s; serving what is", READY_SECONDS)
             return
         await asyncio.sleep(0.02)
+
+
+def _addresses(workers: Mapping[str, socket.socket], admin: socket.socket) -> Addresses:
+    grpc = workers.get("--grpc-socket")
+    return Addresses(
+        http=_url(workers["--socket"]),
+        grpc=None if grpc is None else _url(grpc).removeprefix("http://"),
+        control=_url(admin),
+    )
 
 
 def _url(listener: socket.socket) -> str:

@@ -20,14 +20,14 @@ from math import prod
 from time import perf_counter_ns
 from typing import Any
 
+import numpy as np
+
 from bundles.runner import frames
 from gateway.errors import ClientGone, ModelFailed, TimedOut, Unavailable
 from gateway.replica import Replica
 from gateway.steps import Step
 from monitors.log.record import Tensor
 
-WAITING_CALLS_MAX = 2_048
-"""Calls in one queue. At 12 KB a call (a small image) that is 25 MB; beyond it a client does better to back off."""
 IN_FLIGHT_FRAMES = 2
 """One that is computed and one that is in the socket: the runner never waits for the worker's next turn."""
 SWEEP_SECONDS = 0.05
@@ -45,6 +45,12 @@ class Computed:
     batch_rows: int
     received_ns: int
     runner_pid: int
+    model_inputs: list[Tensor]
+    model_outputs: list[Tensor]
+
+
+Part = tuple[dict[str, Any], memoryview, Callable[[int], int]]
+"""A tensor of a batch: its description, its bytes, and where each row begins in them."""
 
 
 class Waiting(Step):
@@ -71,6 +77,7 @@ class RunnerQueue:
         name: str,
         *,
         max_batch_size: int,
+        waiting_calls_max: int,
         batched: bool,
         hang_seconds: float,
         on_batch: Callable[[int], None],
@@ -79,6 +86,7 @@ class RunnerQueue:
     ) -> None:
         self.name = name
         self.max_batch_size = max_batch_size
+        self._waiting_calls_max = waiting_calls_max
         self.batched = batched
         self.on_batch = on_batch
         self._hang_ns = int(hang_seconds * 1e9)
@@ -124,8 +132,11 @@ class RunnerQueue:
         if not self.connected:
             msg = f"{self.name}: its runner is starting again, try again in a second"
             raise Unavailable(msg)
-        if len(self._waiting) >= WAITING_CALLS_MAX:
-            msg = f"{self.name}: {WAITING_CALLS_MAX} calls are waiting, no more are taken; try again in a second"
+        if len(self._waiting) >= self._waiting_calls_max:
+            msg = (
+                f"{self.name}: {len(self._waiting)} calls are waiting, no more are taken "
+                "([server] max_waiting_calls, shared by the workers); try again in a second"
+            )
             raise Unavailable(msg)
         waiting = Waiting(inputs, rows, deadline_ns, batched=self.batched)
         self._waiting.append(waiting)
@@ -205,11 +216,11 @@ class RunnerQueue:
         inputs, buffers = [], []
         for position, (name, datatype, *trailing) in enumerate(batch[0].key):
             data = [one.inputs[position].data for one in batch]
-            shape = [rows, *trailing]
-            inputs.append({"name": name, "datatype": datatype, "shape": shape, "size": sum(map(len, data))})
+            inputs.append((name, datatype, (rows, *trailing), sum(map(len, data))))
             buffers.extend(data)
         self.on_batch(rows)
-        replica.send(frame_id, batch, frames.encode({"id": frame_id, "rows": rows, "inputs": inputs}, buffers))
+        description = frames.describe(rows, (("inputs", tuple(inputs)),))
+        replica.send(frame_id, batch, frames.encode(description, buffers, id=frame_id))
 
     def answered(self, replica: Replica, batch: list[Waiting], header: dict[str, Any], body: memoryview) -> None:
         """Resume the calls of one frame."""
@@ -226,33 +237,33 @@ class RunnerQueue:
     def _share_out(self, batch: list[Waiting], header: dict[str, Any], body: memoryview, pid: int) -> None:
         """Give each call its own rows of the batch's outputs and signals."""
         received = perf_counter_ns()
-        outputs, offset = [], 0
-        for spec in header["outputs"]:
-            outputs.append((spec, body[offset : offset + spec["size"]]))
-            offset += spec["size"]
-        signals = {}
-        for spec in header["signals"]:
-            values = frames.to_array(spec, body[offset : offset + spec["size"]]).tolist()
-            signals[spec["name"]] = _readable(values) if spec["datatype"] == "BYTES" else values
-            offset += spec["size"]
-        rows = sum(one.rows for one in batch)
-        slices = [_row_slices(spec, data, rows) for spec, data in outputs]
+        parts = frames.parts(header, body)
+        signals = {name: _readable(values) for name, values in frames.signals(parts["signals"]).items()}
+        rows = header["rows"]
+        sides = [
+            [(spec, data, _row_slices(spec, data, rows)) for spec, data in parts[side]]
+            for side in ("outputs", "model_inputs", "model_outputs")
+        ]
         first = 0
         for one in batch:
             last = first + one.rows
-            mine = [
-                Tensor(
-                    name=spec["name"],
-                    datatype=spec["datatype"],
-                    shape=[one.rows, *spec["shape"][1:]] if self.batched else list(spec["shape"][1:]),
-                    data=bytes(data[edges(first) : edges(last)]),
-                )
-                for (spec, data), edges in zip(outputs, slices, strict=True)
-            ]
+            outputs, seen, said = [self._own(side, first, last) if side else [] for side in sides]
             part = {name: values[first:last] for name, values in signals.items()}
             queue_ns, compute_ns, batch_rows = one.sent_ns - one.queued_ns, header["compute_ns"], header["batch_rows"]
-            one.complete(Computed(mine, part, queue_ns, compute_ns, batch_rows, received, pid))
+            one.complete(Computed(outputs, part, queue_ns, compute_ns, batch_rows, received, pid, seen, said))
             first = last
+
+    def _own(self, side: list[Part], first: int, last: int) -> list[Tensor]:
+        """Return one call's rows of some tensors."""
+        return [
+            Tensor(
+                name=spec["name"],
+                datatype=spec["datatype"],
+                shape=[last - first, *spec["shape"][1:]] if self.batched else list(spec["shape"][1:]),
+                data=bytes(data[edges(first) : edges(last)]),
+            )
+            for spec, data, edges in side
+        ]
 
     def _fail(self, batch: list[Waiting], failure: dict[str, str]) -> None:
         if len(batch) > 1:
@@ -327,6 +338,7 @@ def _row_slices(spec: dict[str, Any], data: memoryview, rows: int) -> Callable[[
     return edges.__getitem__
 
 
-def _readable(values: list[bytes]) -> list[str]:
+def _readable(values: np.ndarray[Any, Any]) -> list[Any]:
     """Signals that are text come as bytes."""
-    return [one.decode(errors="replace") for one in values]
+    found: list[Any] = values.tolist()
+    return [one.decode(errors="replace") for one in found] if values.dtype == object else found

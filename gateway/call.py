@@ -48,6 +48,7 @@ class Arrived:
         request_id: str | None = None,
         traceparent: str | None = None,
         tracestate: str | None = None,
+        timeout_ns: int | None = None,
     ) -> None:
         self.model = model
         self.version = version
@@ -58,8 +59,8 @@ class Arrived:
         self.request_id = request_id
         self.traceparent = traceparent
         self.tracestate = tracestate
-        self.timeout_ns: int | None = None
-        """How long the client waits, where its protocol says it beside the call (gRPC's deadline)."""
+        self.timeout_ns = timeout_ns
+        """How long the client waits, where its protocol says it beside the call (gRPC's deadline, a header)."""
         self.refused: InferenceError | None = None
         self.started_ns = perf_counter_ns()
         self.admitted_ns = time_ns()

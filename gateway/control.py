@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -27,6 +27,7 @@ from gateway.channel import Channel
 from gateway.children import Child
 from gateway.keys import key_digests, unit_key_file
 from gateway.logs import logging_configuration
+from gateway.metrics_page import engines
 from gateway.reconcile import Actual, Bundle, Decision, Desired, decide
 from gateway.runner import Runner
 from gateway.runners import Outages, Runners
@@ -52,22 +53,20 @@ class Control:
         home: Home,
         state: State,
         settings: Settings,
-        listening: socket.socket,
-        grpc: socket.socket | None,
+        sockets: Mapping[str, socket.socket],
         outages: Outages,
     ) -> None:
-        """`listening` and `grpc` are the open sockets that all workers accept from."""
+        """`sockets` are those that all workers accept from, by the flags under which they get them."""
         self.home = home
         self.state = state
         self.settings = settings
         self.totals = Totals()
         self._outages = outages
-        self._listening = listening
-        self._grpc = grpc
+        self._sockets = sockets
         self._refs = home.refs()
         self._store = home.store()
         self._wake = asyncio.Event()
-        self._runners = Runners(home, settings, self._wake.set)
+        self._runners = Runners(home, state, settings, self._wake.set)
         self._workers: dict[str, Child] = {}
         self._channels: dict[str, Channel] = {}
         self._applied: dict[str, int] = {}
@@ -97,9 +96,8 @@ class Control:
 
     async def stop(self) -> None:
         """Drain: no new connections, answers for all that was accepted, then the monitor, then the runners."""
-        self._listening.close()
-        if self._grpc is not None:
-            self._grpc.close()
+        for listening in self._sockets.values():
+            listening.close()
         grace = self.settings.server.drain_seconds + 5
         await asyncio.gather(*(child.stop(grace) for child in self._workers.values()))
         if self._monitor is not None:
@@ -117,8 +115,8 @@ class Control:
         return all(self._applied.get(name) == self._table["revision"] for name in self._workers)
 
     def families(self) -> Iterable[Metric]:
-        """Return all that the workers have counted, added up."""
-        return self.totals.families()
+        """Return all that the workers have counted, added up, and what runs the versions that they serve."""
+        return [*self.totals.families(), engines(self._table["runners"].values())]
 
     def _worker_command(self, name: str) -> Callable[[], tuple[list[str], list[int]]]:
         server = self.settings.server
@@ -129,6 +127,11 @@ class Control:
             unit_key_file=str(unit_key_file(self.home)),
             body_bytes_max=server.max_body_bytes,
             body_seconds=server.body_seconds,
+            header_seconds=server.header_seconds,
+            connections_max=server.max_connections,
+            # What can wait is bounded for the gateway: more workers must not mean a longer queue, only more of them.
+            waiting_bytes_max=-(-server.max_waiting_bytes // server.workers),
+            waiting_calls_max=-(-server.max_waiting_calls // server.workers),
             timeout_seconds=server.timeout_seconds,
             drain_seconds=server.drain_seconds,
             environment=server.environment,
@@ -138,6 +141,7 @@ class Control:
             grpc_connection_seconds=server.grpc_connection_seconds,
             keys=key_digests(self.settings),
             hosts=["127.0.0.1", "localhost", "[::1]"] if self.settings.loopback else None,
+            origins=list(server.allowed_origins),
             repository_api=server.repository_api,
         )
 
@@ -146,17 +150,13 @@ class Control:
             self._task(self._talk(name, ours, theirs))
             arguments = {
                 "--name": name,
-                "--socket": str(self._listening.fileno()),
                 "--channel": str(theirs.fileno()),
                 "--parent": str(os.getpid()),
                 "--settings": orjson.dumps(asdict(settings)).decode(),
             }
-            inherited = [self._listening.fileno(), theirs.fileno()]
-            if self._grpc is not None:
-                arguments["--grpc-socket"] = str(self._grpc.fileno())
-                inherited.append(self._grpc.fileno())
-            words = [word for pair in arguments.items() for word in pair]
-            return [sys.executable, "-m", "gateway.worker", *words], inherited
+            inherited = {flag: listening.fileno() for flag, listening in self._sockets.items()}
+            words = [word for flag, value in (arguments | inherited).items() for word in (flag, str(value))]
+            return [sys.executable, "-m", "gateway.worker", *words], [theirs.fileno(), *inherited.values()]
 
         return command
 

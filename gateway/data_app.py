@@ -1,16 +1,19 @@
 """The data port's other routes: health, metadata, readiness. Inference itself never comes here (see `lane`)."""
 
-from collections.abc import Callable
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.admission import Admission
 from gateway.errors import InferenceError, Unavailable
 from gateway.extension_routes import extension_routes
 from gateway.extensions import Extensions
+from gateway.head import HEALTH_PATHS
 from gateway.predict import Predictor
 
 VERSION = "0.1.0"
@@ -19,23 +22,12 @@ VERSION = "0.1.0"
 def create_data_app(
     predictor: Predictor,
     extensions: Extensions,
-    refusal: Callable[[bytes | None, bytes | None], InferenceError | None],
+    admission: Admission,
 ) -> FastAPI:
     """Build the application for everything on the data port but inference."""
     app = FastAPI(title="Snowgate data plane", openapi_url=None, docs_url=None, redoc_url=None)
     _errors(app)
     _health(app, predictor)
-
-    @app.middleware("http")
-    async def admit(request: Request, call_next: Any) -> Any:
-        """Health is for everybody; the rest is asked for as inference is."""
-        key = request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
-        host = request.headers.get("host")
-        refused = refusal(None if host is None else host.encode("latin-1"), key.encode("latin-1"))
-        health = request.url.path in {"/livez", "/readyz"} or request.url.path.startswith("/v2/health/")
-        if refused is not None and not health:
-            return _error(refused.status, refused.message)
-        return await call_next(request)
 
     @app.get("/v2")
     @app.get("/v2/")
@@ -65,7 +57,65 @@ def create_data_app(
     async def model_version_ready(name: str, version: str) -> dict[str, Any]:
         return _ready(predictor, name, version)
 
+    app.include_router(_v1_routes(predictor))
+    app.add_middleware(Admit, admission=admission)
+    if admission.origins:
+        # Outermost: a browser asks before it sends, without a key.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=[origin.decode() for origin in admission.origins],
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
     return app
+
+
+class Admit:
+    """Health is for everybody; the rest is asked for as inference is."""
+
+    def __init__(self, app: ASGIApp, admission: Admission) -> None:
+        self._app = app
+        self._admission = admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with a refusal, or pass the request on."""
+        if scope["type"] == "http" and scope["path"].encode() not in HEALTH_PATHS:
+            headers = dict(scope["headers"])
+            key = headers.get(b"x-api-key") or headers.get(b"authorization", b"").removeprefix(b"Bearer ")
+            refused = self._admission.refusal(
+                headers.get(b"host"), key, headers.get(b"origin"), headers.get(b"sec-fetch-site")
+            )
+            if refused is not None:
+                await _error(refused.status, refused.message)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _v1_routes(predictor: Predictor) -> APIRouter:
+    """KServe's first protocol, beside `:predict`, which the lane answers."""
+    router = APIRouter()
+
+    @router.get("/")
+    async def alive() -> dict[str, Any]:
+        """KServe's clients ask here whether the server lives."""
+        return {"status": "alive"}
+
+    @router.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"models": sorted(predictor.table.models)}
+
+    @router.get("/v1/models/{name}")
+    async def model(name: str) -> dict[str, Any]:
+        return _ready(predictor, name, None)
+
+    @router.post("/v1/models/{name}:explain")
+    async def explain(name: str) -> JSONResponse:
+        predictor.table.model(name)
+        sentence = "no explainer runs here; `snowgate prediction show ID --chain` tells what stands behind an answer"
+        return _error(501, f"explain: {sentence}")
+
+    return router
 
 
 def _health(app: FastAPI, predictor: Predictor) -> None:
@@ -111,7 +161,8 @@ def _metadata(predictor: Predictor, name: str, version: str | None) -> dict[str,
         for side, specs in (("inputs", served.schema.inputs), ("outputs", served.schema.outputs))
     }
     versions = sorted(predictor.table.model(name).versions, key=int)
-    return {"name": name, "versions": versions, "platform": served.platform, **tensors}
+    parameters = {"engine": served.engine}
+    return {"name": name, "versions": versions, "platform": served.platform, **tensors, "parameters": parameters}
 
 
 def _ready(predictor: Predictor, name: str, version: str | None) -> dict[str, Any]:

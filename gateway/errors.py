@@ -5,7 +5,10 @@ protocol's status code travels with it because every one of these becomes exactl
 
     InferenceError
     ├── BadCall        400  the client's: malformed, wrong name, datatype, shape
+    ├── Unauthorized   401  no key, or an unknown one
+    ├── Forbidden      403  a web page from elsewhere
     ├── NotFound       404  no such model or version here
+    ├── BodyTimeout    408  the rest of the body did not come in time
     ├── TooLarge       413  a body beyond the limit
     ├── Unsupported    415  an encoding that nobody here speaks
     ├── ClientGone     499  nobody waits for the answer any more
@@ -39,6 +42,13 @@ class Unauthorized(InferenceError):
 
     status = 401
     error_type = "unauthorized"
+
+
+class Forbidden(InferenceError):
+    """A web page that is not from here."""
+
+    status = 403
+    error_type = "forbidden"
 
 
 class NotFound(InferenceError):

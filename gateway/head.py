@@ -1,15 +1,25 @@
-"""What a call's head says: the request line and the headers, as far as the fast lane cares, and who may pass."""
+"""What a call's head says: the request line and the headers, as far as the fast lane cares."""
 
-import hmac
 from collections.abc import Iterable
-from hashlib import sha256
 from urllib.parse import unquote_to_bytes
 
-from gateway.errors import BadCall, InferenceError, TooLarge, Unauthorized, Unsupported
+from gateway.admission import Admission
+from gateway.call import Wire
+from gateway.coding import compressors, content_coding
+from gateway.errors import BadCall, InferenceError, TooLarge, Unsupported
+from gateway.kserve_v1 import KServeV1
+from gateway.media import MEDIA, Media
 from gateway.predict import Predictor
+from gateway.protocol import OpenInference
 
+HEALTH_PATHS = frozenset({b"/", b"/livez", b"/readyz", b"/v2/health/live", b"/v2/health/ready"})
+"""Answered for everybody, whatever else is refused."""
+OPEN_INFERENCE = OpenInference()
 PREFIX = b"/v2/models/"
 SUFFIX = b"/infer"
+KSERVE_V1 = KServeV1()
+V1_PREFIX = b"/v1/models/"
+V1_SUFFIX = b":predict"
 
 
 class LaneSettings:
@@ -18,35 +28,27 @@ class LaneSettings:
     def __init__(
         self,
         predictor: Predictor,
+        admission: Admission,
         *,
         unit_header: str,
         body_bytes_max: int,
         body_seconds: float,
-        keys: frozenset[bytes] | None,
-        hosts: frozenset[bytes] | None,
+        header_seconds: float,
+        connections_max: int,
+        waiting_bytes_max: int,
     ) -> None:
         self.predictor = predictor
+        self.admission = admission
         self.unit_header = unit_header.lower().encode()
         self.body_bytes_max = body_bytes_max
         self.body_seconds = body_seconds
-        self.keys = keys
-        self.hosts = hosts
+        self.header_seconds = header_seconds
+        self.connections_max = connections_max
+        self.waiting_bytes_max = waiting_bytes_max
+        self.waiting_bytes = 0
+        """What the bodies of all calls that have no answer yet take."""
         self.heads: dict[bytes, Head] = {}
-
-    def refusal(self, host: bytes | None, key: bytes | None) -> InferenceError | None:
-        """Say why a call with this Host header and API key may not pass, or None.
-
-        Every stored digest is compared, in constant time. A port that only this machine can reach checks the name that
-        it is called by, so that no web page can reach it through a name that it points at this machine.
-        """
-        if self.hosts is not None and host is not None and _host_name(host) not in self.hosts:
-            return BadCall(f"Host: {host.decode('latin-1')}, expected a loopback name: this port is local")
-        if self.keys is None:
-            return None
-        digest = sha256(key or b"").hexdigest().encode()
-        if sum(hmac.compare_digest(digest, known) for known in self.keys) == 0:
-            return Unauthorized("API key: missing or unknown, expected X-API-Key or Authorization: Bearer")
-        return None
+        self.compressors = compressors()
 
 
 class Head:
@@ -57,21 +59,31 @@ class Head:
     """
 
     __slots__ = (
+        "accepts",
+        "coding",
+        "cors",
         "json_length",
         "keep_alive",
         "length",
         "model",
         "request_id",
+        "timeout_ns",
         "traceparent",
         "tracestate",
         "unit",
         "version",
+        "wire",
     )
 
-    def __init__(self, model: str, version: str | None, *, keep_alive: bool) -> None:
+    def __init__(self, wire: Wire, model: str, version: str | None, *, keep_alive: bool) -> None:
+        self.wire = wire
         self.model = model
         self.version = version
         self.keep_alive = keep_alive
+        self.accepts: bytes | None = None
+        self.coding: str | None = None
+        self.cors = b""
+        self.timeout_ns: int | None = None
         self.length: int | None = None
         self.json_length: int | None = None
         self.unit: str | None = None
@@ -82,7 +94,7 @@ class Head:
     def read(self, headers: Iterable[tuple[bytes, bytes]], shared: "LaneSettings") -> InferenceError | None:
         """Read the headers; return why the call can't be taken, or None."""
         refusal: InferenceError | None = None
-        key, host = None, None
+        key, host, origin, site = None, None, None, None
         for name, value in headers:
             if name == b"inference-header-content-length":
                 self.json_length = _count(value)
@@ -102,35 +114,69 @@ class Head:
                 self.traceparent = _joined(self.traceparent, value)
             elif name == b"tracestate":
                 self.tracestate = _joined(self.tracestate, value)
-            elif name == b"content-encoding" and value.lower() != b"identity":
-                shown = value.decode("latin-1")
-                refusal = Unsupported(f"Content-Encoding: {shown}, expected none: send the body as it is")
+            elif name == b"content-encoding":
+                refusal = self._take_coding(value) or refusal
+            elif name == b"content-type":
+                if value[:6].lower() in MEDIA:
+                    self.wire = Media(self.wire, value.decode("latin-1"))
+            elif name == b"accept-encoding":
+                self.accepts = value if self.accepts is None else self.accepts + b"," + value
+            elif name == b"x-request-timeout":
+                self.timeout_ns = _nanoseconds(value)
+                if self.timeout_ns is None:
+                    refusal = BadCall(f"X-Request-Timeout: {_text(value)!r}, expected seconds above 0, such as 0.5")
+            elif name == b"origin":
+                origin = value
+            elif name == b"sec-fetch-site":
+                site = value
             elif name == b"host":
                 host = value
             elif name == b"x-api-key":
                 key = value
             elif name == b"authorization" and value[:7].lower() == b"bearer ":
                 key = value[7:]
-        return shared.refusal(host, key) or refusal
+        if origin is not None and origin in shared.admission.origins:
+            self.cors = (
+                b"Access-Control-Allow-Origin: %b\r\nAccess-Control-Expose-Headers: *\r\nVary: Origin\r\n" % origin
+            )
+        return shared.admission.refusal(host, key, origin, site) or refusal
+
+    def _take_coding(self, value: bytes) -> InferenceError | None:
+        if self.coding is not None:
+            return Unsupported(f"Content-Encoding: {self.coding} and another, expected one")
+        try:
+            self.coding = content_coding(value)
+        except Unsupported as error:
+            return error
+        return None
 
 
-def lane_place(method: bytes, url: bytes) -> tuple[str, str | None] | None:
-    """Return the model and version of an inference URL, or None when it is for ASGI.
+def lane_place(method: bytes, url: bytes) -> tuple[Wire, str, str | None] | None:
+    """Return the wire, the model and the version of an inference URL, or None when it is for ASGI.
 
-    >>> lane_place(b"POST", b"/v2/models/signs/infer")
+    >>> lane_place(b"POST", b"/v2/models/signs/infer")[1:]
     ('signs', None)
-    >>> lane_place(b"POST", b"/v2/models/signs/versions/7/infer")
+    >>> lane_place(b"POST", b"/v2/models/signs/versions/7/infer")[1:]
     ('signs', '7')
+    >>> lane_place(b"POST", b"/v1/models/signs:predict")[1:]
+    ('signs', None)
     >>> lane_place(b"GET", b"/v2/models/signs/infer")
     """
-    path = url.partition(b"?")[0]
-    if method != b"POST" or not path.startswith(PREFIX) or not path.endswith(SUFFIX):
+    if method != b"POST":
         return None
-    parts = [unquote_to_bytes(part).decode("utf-8", "replace") for part in path[len(PREFIX) : -len(SUFFIX)].split(b"/")]
+    path = url.partition(b"?")[0]
+    wire: Wire
+    if path.startswith(PREFIX) and path.endswith(SUFFIX):
+        wire, middle = OPEN_INFERENCE, path[len(PREFIX) : -len(SUFFIX)]
+    elif path.startswith(V1_PREFIX) and path.endswith(V1_SUFFIX):
+        wire, middle = KSERVE_V1, path[len(V1_PREFIX) : -len(V1_SUFFIX)]
+    else:
+        return None
+    parts = [unquote_to_bytes(part).decode("utf-8", "replace") for part in middle.split(b"/")]
     if len(parts) == 1 and parts[0]:
-        return parts[0], None
+        return wire, parts[0], None
     if len(parts) == 3 and parts[1] == "versions" and parts[0]:
-        return parts[0], parts[2]
+        return wire, parts[0], parts[2]
     return None
 
 
@@ -145,18 +191,26 @@ def _joined(before: str | None, value: bytes) -> str:
 
 
 def _no_count(name: bytes, value: bytes) -> BadCall:
-    return BadCall(f"{name.decode('latin-1')}: {value[:32].decode('latin-1')!r}, expected a count of bytes")
+    return BadCall(f"{name.decode('latin-1')}: {_text(value)!r}, expected a count of bytes")
+
+
+def _nanoseconds(value: bytes) -> int | None:
+    """Read seconds above 0; what a day is longer than is as good as none.
+
+    >>> _nanoseconds(b"0.25"), _nanoseconds(b"0"), _nanoseconds(b"nan"), _nanoseconds(b"soon")
+    (250000000, None, None, None)
+    """
+    try:
+        seconds = float(value)
+    except ValueError:
+        return None
+    return int(min(seconds, 86_400.0) * 1e9) if seconds > 0 else None
+
+
+def _text(value: bytes) -> str:
+    return value[:32].decode("latin-1")
 
 
 def too_large(came: int, limit: int) -> TooLarge:
     """Say that a body of so many bytes is beyond the limit."""
     return TooLarge(f"body: {came} bytes, expected at most {limit} ([server] max_body_bytes)")
-
-
-def _host_name(host: bytes) -> bytes:
-    """The name in a Host header, without the port.
-
-    >>> _host_name(b"127.0.0.1:8080"), _host_name(b"[::1]:8080"), _host_name(b"localhost")
-    (b'127.0.0.1', b'[::1]', b'localhost')
-    """
-    return host[: host.index(b"]") + 1] if host.startswith(b"[") and b"]" in host else host.partition(b":")[0]

@@ -26,7 +26,8 @@ def logging_configuration(settings: LoggingSettings, process: str) -> dict[str, 
         "root": {"level": settings.level.upper(), "handlers": ["lines"]},
         "loggers": {
             # Each start and stop of a server is said in our own words; a failing export is, once, by gateway.spans.
-            "uvicorn.error": {"level": "WARNING"},
+            # What is no HTTP the client is told: a line for each warning would let strangers fill the disk.
+            "uvicorn.error": {"level": "ERROR"},
             "opentelemetry": {"level": "CRITICAL"},
         },
     }

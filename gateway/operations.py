@@ -306,9 +306,10 @@ class Operations:
         """Return all that is known of one bundle. Raises OperationError (404, 422)."""
         digest, _model, _version = self._resolve(reference)
         try:
-            return bundle_json(open_bundle(self._home.store(), digest), self._home, self.refs)
+            found = bundle_json(open_bundle(self._home.store(), digest), self._home, self.refs)
         except BundleError as error:
             raise OperationError(str(error), 422) from error
+        return found | {"engines": [one.body for one in self._state.list(f"engines/{digest}/")]}
 
     def monitors(self) -> list[dict[str, Any]]:
         """Return every watched signal of every version: how far its evidence is from its limit."""

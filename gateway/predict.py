@@ -167,6 +167,8 @@ class Predictor:
                 parameters=call.parameters,
                 inputs=call.inputs,
                 outputs=[] if computed is None else computed.outputs,
+                model_inputs=[] if computed is None else computed.model_inputs,
+                model_outputs=[] if computed is None else computed.model_outputs,
                 error=None if failure is None else failure.message,
             ),
         )

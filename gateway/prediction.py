@@ -49,6 +49,8 @@ def record_json(record: Record) -> dict[str, Any]:
         "rows": record.rows,
         "inputs": [tensor_json(tensor) for tensor in payload.inputs],
         "outputs": [tensor_json(tensor) for tensor in payload.outputs],
+        "model_inputs": [tensor_json(tensor) for tensor in payload.model_inputs],
+        "model_outputs": [tensor_json(tensor) for tensor in payload.model_outputs],
         "parameters": payload.parameters,
         "signals": {name: _plain(values) for name, values in record.signals.items()},
         "timings": record.timings,

@@ -20,6 +20,7 @@ import orjson
 from bundles.schema import DATATYPES
 from gateway.call import Arrived, Call, Source
 from gateway.errors import BadCall, InferenceError, ModelFailed
+from gateway.raw_binary import decode_raw
 from gateway.schema import Schema, WantedOutput, kind, shown
 from monitors.log.record import Tensor
 
@@ -48,6 +49,8 @@ class OpenInference:
 
     def decode(self, arrived: Arrived, schema: Schema) -> Call:
         """As `Wire.decode`."""
+        if arrived.json_length == 0:
+            return decode_raw(arrived.body, schema)
         return decode(arrived.body, arrived.json_length)
 
     def encode(
@@ -117,7 +120,7 @@ def _decode_inputs(document: dict[str, Any], tail: memoryview) -> list[Tensor]:
         if "parameters" in item:
             size = _parameters(item, f"input '{name}': parameters").get("binary_data_size")
         if size is None:
-            data = _json_bytes(name, datatype, shape, item)
+            data = json_bytes(name, datatype, shape, item)
         else:
             data = _binary_bytes(name, size, item, tail, offset)
             offset += size
@@ -177,7 +180,8 @@ def check_size(what: str, datatype: str, shape: Sequence[int], data: bytes) -> N
         raise BadCall(msg)
 
 
-def _json_bytes(name: str, datatype: str, shape: list[int], item: dict[str, Any]) -> bytes:
+def json_bytes(name: str, datatype: str, shape: list[int], item: dict[str, Any]) -> bytes:
+    """Return the bytes of an input whose `data` stands in JSON, flat or nested as its shape. Raises BadCall."""
     what = f"input '{name}'"
     if "data" not in item:
         msg = f"{what}: has no data, expected data or parameters.binary_data_size"

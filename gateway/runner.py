@@ -47,6 +47,7 @@ class Launch:
 
     bundle: Bundle
     directory: Path
+    engine: str
     settings: RunnerSettings
     python: str
 
@@ -122,7 +123,11 @@ class Runner:
             scratch.mkdir(mode=0o700)
             self._process = await asyncio.create_subprocess_exec(
                 *process.command(
-                    self.launch.directory, scratch, self.launch.python, confined=self.launch.settings.confine
+                    self.launch.directory,
+                    scratch,
+                    self.launch.python,
+                    self.launch.engine,
+                    confined=self.launch.settings.confine,
                 ),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,

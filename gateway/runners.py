@@ -18,9 +18,11 @@ from bundles.bundle import Bundle
 from bundles.errors import BundleError
 from bundles.home import Home
 from bundles.loading import prepare
+from gateway.engines import Engines
 from gateway.reconcile import RunnerState
 from gateway.runner import Launch, Runner
 from gateway.settings import RunnerSettings, Settings
+from state import State
 
 log = logging.getLogger("snowgate.control")
 
@@ -61,11 +63,15 @@ class ReplicaSet:
             self.bundle = await asyncio.to_thread(prepare, home.store(), self.digest, home.keys(), self.directory)
             settings = self._runners.settings.runner_of(self.bundle.model)
             python = await asyncio.to_thread(self._python, self.bundle, settings, asyncio.get_running_loop())
+            # Before the first start: all replicas then run the bundle alike.
+            engine = await self._runners.engines.engine_for(
+                self.bundle, self.directory, python, confined=settings.confine
+            )
         except (BundleError, OSError) as error:
             self._refusal = str(error)
             log.error("bundle %s can't be served: %s", self.digest[:19], self._refusal)  # noqa: TRY400 - it says all
         else:
-            self._launch = Launch(self.bundle, self.directory, settings, python)
+            self._launch = Launch(self.bundle, self.directory, engine, settings, python)
             self.scale(self.wanted)
         self._runners.changed()
 
@@ -136,11 +142,12 @@ class ReplicaSet:
 class Runners:
     """All replica sets of a gateway. `changed` is called after every change of a state."""
 
-    def __init__(self, home: Home, settings: Settings, changed: Callable[[], None]) -> None:
+    def __init__(self, home: Home, state: State, settings: Settings, changed: Callable[[], None]) -> None:
         self.home = home
         self.settings = settings
         self.environments = home.environments()
         self.changed = changed
+        self.engines = Engines(state, settings.runner.engine)
         self._sets: dict[str, ReplicaSet] = {}
         self._ending: set[Runner] = set()
         # A socket's path is limited to 108 bytes, and a home may lie deep: they have a short folder of their own.

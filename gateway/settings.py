@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 FILE = "snowgate.toml"
 PREFIX = "SNOWGATE_"
@@ -21,6 +21,10 @@ REPLICAS_MAX = 64
 NOT_SETTINGS = {"SNOWGATE_HOME", "SNOWGATE_SERVER", "SNOWGATE_OUTPUT", "SNOWGATE_CONFIG"}
 STANDARD = {"OTEL_EXPORTER_OTLP_ENDPOINT": "tracing.endpoint"}
 """Variables of others' that mean a setting of ours; they stand above the file and below our own variables."""
+
+
+Engine = Literal["auto", "eager", "onnxruntime", "channels-last", "frozen", "frozen-channels-last", "openvino"]
+"""As in `bundles.runner.engines`, said again because settings import nothing heavy; a test holds the two together."""
 
 
 class SettingsError(Exception):
@@ -58,18 +62,40 @@ class ServerSettings(Section):
     )
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, description="Largest body of a call, as in Triton.")
     body_seconds: float = Field(default=30.0, gt=0, description="How long the body of a call may take to come.")
+    header_seconds: float = Field(default=10.0, gt=0, description="How long the headers of a request may take to come.")
+    max_connections: int = Field(
+        default=4096, ge=1, description="Open connections of one worker; beyond them only health is answered."
+    )
+    max_waiting_bytes: int = Field(
+        default=512 * 1024 * 1024, ge=1024, description="Bodies of all calls that wait; workers have equal shares."
+    )
+    max_waiting_calls: int = Field(
+        default=2048, ge=1, description="Calls of a version that wait for a runner; workers have equal shares."
+    )
     timeout_seconds: float = Field(
         default=30.0, gt=0, le=600, description="Deadline of a call, unless it asks for less."
     )
     drain_seconds: float = Field(default=20.0, gt=0, description="Grace for calls in flight at the end.")
+    allowed_origins: tuple[str, ...] = Field(
+        default=(), description='Web pages that may call the data port, such as ["https://lab.example"].'
+    )
     repository_api: bool = Field(
         default=False, description="Let clients load and unload models by the protocol's repository extension."
     )
+
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """In an environment variable there is no list: commas part the origins."""
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class RunnerSettings(Section):
     """The processes in which models are loaded."""
 
+    engine: Engine = Field(
+        default="auto", description="What runs torch bundles: the fastest that agrees (auto), or always this one."
+    )
     replicas: int = Field(default=1, ge=1, le=REPLICAS_MAX, description="Runners of a version that has traffic.")
     memory_bytes: int | None = Field(
         default=None, ge=64 * 1024 * 1024, description="A runner that takes more is killed and started anew."

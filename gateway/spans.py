@@ -27,6 +27,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.span import TraceState
 
+from gateway.grpc.status import code
 from gateway.metrics import WorkerMetrics
 from gateway.tracing import Finished
 
@@ -191,7 +192,8 @@ def _operation(finished: Finished) -> tuple[str, dict[str, Any]]:
     operation, version = finished.arrived.wire.operation, finished.arrived.version
     method, _space, route = operation.rpartition(" ")
     if not method:
-        return operation, {"rpc.system.name": "grpc", "rpc.method": operation}
+        name = code(finished.status).name
+        return operation, {"rpc.system.name": "grpc", "rpc.method": operation, "rpc.response.status_code": name}
     if version is not None:
         route = route.replace("{model}", "{model}/versions/{version}")
     path = route.replace("{model}", finished.record.model).replace("{version}", version or "")

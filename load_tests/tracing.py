@@ -64,7 +64,7 @@ class Answered:
         """Return a step that has its answer."""
         step = Step()
         output = Tensor("y", "FP32", [1, 2], bytes(8))
-        step.complete(Computed([output], {"class": [1]}, 1_000, 50_000, 1, perf_counter_ns(), 1))
+        step.complete(Computed([output], {"class": [1]}, 1_000, 50_000, 1, perf_counter_ns(), 1, [], []))
         return step
 
     def append(self, _record: Any) -> Step:

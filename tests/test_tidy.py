@@ -43,7 +43,7 @@ ALLOWED = {  # What a floor may import of ours, beside its own package.
 VAGUE = re.compile(r"(^|_)(utils?|common|helpers?|misc|stuff|manager)($|_)")
 UNFINISHED = re.compile("TO" + r"DO|FIX" + r"ME|\bXX" + r"X\b|\bHA" + "CK")
 MACHINE_PATH = re.compile(r"(?<![\w.$}])/(?:root|home|Users|mnt|wo[r]k)/\w")
-RUNNER_MAY_IMPORT = {*sys.stdlib_module_names, "numpy", "torch", "safetensors"}
+RUNNER_MAY_IMPORT = {*sys.stdlib_module_names, "numpy", "torch", "safetensors", "onnx", "onnxruntime", "openvino"}
 
 Edge = tuple[str, str, int]
 
@@ -267,7 +267,8 @@ def test_dependencies_are_those_that_are_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {_distribution(requirement) for requirement in project["dependencies"]}
     optional = project["optional-dependencies"]
-    extras = {_distribution(one) for name in ("torch", "otel", "demo") for one in optional[name]}
+    names = ("torch", "onnxruntime", "openvino", "otel", "images", "demo")
+    extras = {_distribution(one) for name in names for one in optional[name]}
     # Other distributions, which other libraries bring, have their packages in `google` too.
     by_import = {**packages_distributions(), "google": ["protobuf"]}
     used = set()

@@ -1,17 +1,20 @@
 """One worker's end of the socket: its frames in, its answers out, and never a wait for a worker that hangs."""
 
+import json
 import socket
 import sys
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .frames import Buffer, Decoder, FrameError, encode, to_array
+from .frames import Buffer, Decoder, FrameError, encode, parts, to_array
 
 Array = np.ndarray[Any, Any]
-RECEIVE_BYTES = 1024 * 1024
+RECEIVE_BYTES = 256 * 1024
+"""What a unix socket holds at most, unless the machine is set up otherwise."""
 ANSWERS_WAITING_MAX = 64
 """Answers that a worker has not taken. It has two frames under way at most, so 64 are those of one that hangs."""
 
@@ -25,6 +28,16 @@ class Frame:
     rows: int
     inputs: dict[str, Array]
     key: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back to a worker for one of its frames."""
+
+    description: bytes
+    buffers: Sequence[Buffer]
+    compute_ns: int = 0
+    batch_rows: int = 0
 
 
 class Connection:
@@ -61,23 +74,29 @@ class Connection:
     def _take(self, header: dict[str, Any], body: memoryview) -> None:
         frame_id, rows = header["id"], header["rows"]
         inputs: dict[str, Array] = {}
-        key, offset = [], 0
+        key = []
         try:
-            for spec in header["inputs"]:
-                array = to_array(spec, body[offset : offset + spec["size"]])
+            for spec, data in parts(header, body)["inputs"]:
+                array = to_array(spec, data)
                 if rows < 1 or array.shape[:1] != (rows,):
                     raise FrameError(f"{spec['name']}: shape {spec['shape']}, expected {rows} rows, at least 1")
                 inputs[spec["name"]] = array
                 key.append((spec["name"], spec["datatype"], array.shape[1:]))
-                offset += spec["size"]
         except FrameError as error:
-            self.answer(failure(frame_id, error), [])
+            self.answer(frame_id, failure(error))
             return
         self.waiting.append(Frame(self, frame_id, rows, inputs, tuple(key)))
 
-    def answer(self, header: dict[str, Any], buffers: list[Buffer]) -> None:
+    def answer(self, frame_id: int, answer: Answer) -> None:
         """Send an answer, or keep it until the worker takes it; a worker that is gone misses it."""
-        self._unsent.append(memoryview(encode(header, buffers)))
+        data = encode(
+            answer.description,
+            answer.buffers,
+            id=frame_id,
+            compute_ns=answer.compute_ns,
+            batch_rows=answer.batch_rows,
+        )
+        self._unsent.append(memoryview(data))
         self.send()
         if len(self._unsent) > ANSWERS_WAITING_MAX:
             self._end(f"a worker left {len(self._unsent)} answers untaken, expected at most {ANSWERS_WAITING_MAX}")
@@ -105,6 +124,7 @@ class Connection:
         self._unsent.clear()
 
 
-def failure(frame_id: Any, error: BaseException) -> dict[str, Any]:
-    """Return the header of an answer that says what went wrong."""
-    return {"id": frame_id, "error": {"type": type(error).__name__, "message": str(error)[:2000]}}
+def failure(error: BaseException) -> Answer:
+    """Return the answer that says what went wrong."""
+    said = {"type": type(error).__name__, "message": str(error)[:2000]}
+    return Answer(json.dumps({"error": said}).encode(), [])

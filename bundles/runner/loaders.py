@@ -1,27 +1,21 @@
-"""From an unpacked folder to something that predicts.
+"""From an unpacked folder to something that predicts: arrays by name in, arrays by name out, rows first on both."""
 
-A loader gives a `Predict`: arrays by input name in, arrays by output name out, rows first on both sides. What the
-model returns is checked against what the bundle declares, so that a wrong answer is an error and not a wrong record.
-"""
-
-import importlib
 import inspect
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .frames import DTYPES
+from . import golden
+from .around import Around, found
+from .declared import LoadError, by_name
+from .engines import EAGER, Network, Predict, build
 
 Array = np.ndarray[Any, Any]
-Predict = Callable[[dict[str, Array]], dict[str, Array]]
-
-
-class LoadError(Exception):
-    """The model can't be loaded, or answered what it did not declare."""
+EXAMPLE_ROWS = 3
+"""Rows to follow a network with: not one, which frameworks treat as a size of its own."""
 
 
 @dataclass(frozen=True)
@@ -33,71 +27,60 @@ class Loaded:
     engine: str
 
 
-def load(directory: Path, config: Mapping[str, Any]) -> Loaded:
-    """Load the model in `directory`, as the bundle's configuration says. Raises LoadError, or what its code raises."""
+def load(directory: Path, config: Mapping[str, Any], engine: str = EAGER) -> Loaded:
+    """Load an unpacked bundle, whose `model` folder is on the path, to be run by an engine.
+
+    Raises:
+        LoadError: it is not as its configuration says.
+        EngineError: this engine can't run it here.
+    """
     loader = TABLE.get(config["loader"])
     if loader is None:
         raise LoadError(f"loader {config['loader']!r}, expected one of {', '.join(TABLE)}")
-    sys.path.insert(0, str(directory))
-    return loader(directory, config)
+    return loader(directory, config, engine)
 
 
-def _entrypoint(config: Mapping[str, Any]) -> Any:
-    module_name, _, attribute = config["entrypoint"].partition(":")
-    module = importlib.import_module(module_name)
-    found = getattr(module, attribute or "", None)
-    if found is None:
-        raise LoadError(f"entrypoint {config['entrypoint']!r}: {module.__file__} has no {attribute!r}")
-    return found
-
-
-def load_torch(directory: Path, config: Mapping[str, Any]) -> Loaded:
+def load_torch(directory: Path, config: Mapping[str, Any], engine: str) -> Loaded:
     """A module factory and safetensors: nothing is unpickled."""
+    return Loaded(build(engine, load_network(directory, config)), "pytorch_safetensors", engine)
+
+
+def load_network(directory: Path, config: Mapping[str, Any]) -> Network:
+    """Load a torch bundle's module, whatever engine it will be run by."""
     try:
-        import torch
+        import torch  # noqa: F401 - what is missing shall have its own message
         from safetensors.torch import load_file, load_model
     except ImportError as error:
         raise LoadError(
             f"{error}: a torch bundle needs torch and safetensors: pip install 'snowgate[torch]'"
         ) from error
-    module = _entrypoint(config)(**config.get("parameters", {}))
+    module = found(config["entrypoint"])(**config.get("parameters", {}))
     weights = config.get("weights")
     if weights is not None:
-        tensors = load_file(directory / weights)
+        tensors = load_file(directory / "model" / weights)
         if tensors.keys() == module.state_dict().keys():
             module.load_state_dict(tensors)
         else:
             # Weights that two layers share may be in the file once; anything else that is missing raises.
-            load_model(module, directory / weights)
+            load_model(module, directory / "model" / weights)
     module.eval()
-    inputs = [(spec["name"], spec["datatype"] == "BF16") for spec in config["inputs"]]
-
-    def from_tensor(tensor: Any, spec: Mapping[str, Any]) -> Array:
-        found = torch.as_tensor(tensor)
-        if found.dtype is torch.bfloat16:
-            # numpy has no such type: as its bits, when that is what was declared.
-            bits: Array = found.view(torch.int16).numpy().view(np.uint16)
-            return bits if spec["datatype"] == "BF16" else found.float().numpy()
-        array: Array = found.numpy()
-        return array
-
-    def predict(given: dict[str, Array]) -> dict[str, Array]:
-        with torch.inference_mode():
-            tensors = [torch.from_numpy(given[name]) for name, _half in inputs]
-            halves = [half for _name, half in inputs]
-            answer = module(
-                *(one.view(torch.bfloat16) if half else one for one, half in zip(tensors, halves, strict=True))
-            )
-            return _by_name(answer, config["outputs"], from_tensor)
-
-    return Loaded(predict, "pytorch_safetensors", "torch-eager")
+    around = Around(config)
+    example = None
+    if (directory / golden.INPUTS).exists():
+        rows = golden.repeated(golden.read(directory)[0], EXAMPLE_ROWS)
+        example = around.before(rows if around.batched else {name: array[0, ...] for name, array in rows.items()})
+    return Network(module, around.model_inputs, around.model_outputs, example)
 
 
-def load_python(directory: Path, config: Mapping[str, Any]) -> Loaded:
-    """Any class with `load(directory)`, which may return the model that predicts, and `predict(inputs)`."""
-    made = _entrypoint(config)
+def load_python(directory: Path, config: Mapping[str, Any], _engine: str) -> Loaded:
+    """Any class with `load(directory)`, which may return the model that predicts, and `predict(inputs)`.
+
+    There is one way to run it, whatever engine is asked for.
+    """
+    made = found(config["entrypoint"])
+    around = Around(config)
     model = made(**config.get("parameters", {})) if inspect.isclass(made) else made
-    loaded = model.load(directory) if hasattr(model, "load") else None
+    loaded = model.load(directory / "model") if hasattr(model, "load") else None
     if hasattr(loaded, "predict"):
         model = loaded
     elif not hasattr(model, "load") or not hasattr(model, "predict"):
@@ -106,55 +89,12 @@ def load_python(directory: Path, config: Mapping[str, Any]) -> Loaded:
         )
 
     def predict(given: dict[str, Array]) -> dict[str, Array]:
-        return _by_name(model.predict(given), config["outputs"], lambda part, _spec: np.asarray(part))
+        # An array that looks into a frame's bytes can't be written to; a model may expect that it can.
+        own = {name: array if array.flags.writeable else array.copy() for name, array in given.items()}
+        answer = by_name(model.predict(own), around.model_outputs)
+        return {name: np.asarray(part) for name, part in answer.items()}
 
     return Loaded(predict, "python_class", "python")
 
 
-def _by_name(
-    answer: Any, specs: Sequence[Mapping[str, Any]], to_array: Callable[[Any, Mapping[str, Any]], Array]
-) -> dict[str, Array]:
-    """Accept a mapping, a sequence in the declared order, or the one output itself."""
-    names = [spec["name"] for spec in specs]
-    if isinstance(answer, Mapping):
-        missing = [name for name in names if name not in answer]
-        if missing:
-            have = ", ".join(map(str, answer)) or "nothing"
-            raise LoadError(f"the model answered {have}; missing: {', '.join(missing)}")
-        return {spec["name"]: to_array(answer[spec["name"]], spec) for spec in specs}
-    if len(names) == 1 and not isinstance(answer, tuple):
-        return {names[0]: to_array(answer, specs[0])}
-    if not isinstance(answer, tuple | list) or len(answer) != len(names):
-        count = len(answer) if isinstance(answer, tuple | list) else 1
-        raise LoadError(f"the model answered {count} outputs, expected {len(names)}: {', '.join(names)}")
-    return {spec["name"]: to_array(part, spec) for spec, part in zip(specs, answer, strict=True)}
-
-
-def declared(name: str, array: Array, datatype: str, shape: Sequence[int]) -> Array:
-    """Check one output against its declaration, where -1 is any size, and return it in the declared datatype.
-
-    Numbers of the same kind are converted (float64 to FP32, int64 to INT32 where every value fits); another kind is an
-    error, not a conversion.
-    """
-    if len(array.shape) != len(shape) or any(
-        want not in (-1, got) for want, got in zip(shape, array.shape, strict=True)
-    ):
-        raise LoadError(f"output '{name}': shape {list(array.shape)}, expected {list(shape)}")
-    if datatype == "BYTES":
-        if array.dtype.kind not in "OSU":
-            raise LoadError(f"output '{name}': numpy type {array.dtype}, expected text or bytes for BYTES")
-        return array
-    dtype = DTYPES[datatype]
-    if array.dtype == dtype:
-        return array
-    kinds = {"f": "f", "i": "iu", "u": "iu", "b": "b"}[dtype.kind] if datatype != "BF16" else ""
-    if array.dtype.kind not in kinds:
-        raise LoadError(f"output '{name}': numpy type {array.dtype}, expected {dtype} for {datatype}")
-    with np.errstate(over="ignore"):  # Beyond FP32 is infinite in FP32, and measured as such.
-        converted = array.astype(dtype)
-    if dtype.kind in "iu" and not (converted == array).all():
-        raise LoadError(f"output '{name}': holds {array.min()} to {array.max()}, which does not fit in {datatype}")
-    return converted
-
-
-TABLE: dict[str, Callable[[Path, Mapping[str, Any]], Loaded]] = {"torch": load_torch, "python": load_python}
+TABLE: dict[str, Callable[[Path, Mapping[str, Any], str], Loaded]] = {"torch": load_torch, "python": load_python}

@@ -5,7 +5,6 @@ one of every worker, as long as they fit together into one call of the model. Wh
 """
 
 import argparse
-import ctypes
 import json
 import os
 import selectors
@@ -17,12 +16,14 @@ import traceback
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TextIO
 
+from . import trial
 from .batches import Batches
 from .connections import Connection, Frame
+from .engines import EAGER
+from .lineage import die_with
 from .loaders import load
-
-PR_SET_PDEATHSIG = 1
 
 
 class Server:
@@ -65,8 +66,8 @@ class Server:
         """Answer the frames of one call."""
         frames = self._take()
         if frames:
-            for frame, (header, buffers) in zip(frames, self._batches.answers(frames), strict=True):
-                frame.connection.answer(header, buffers)
+            for frame, answer in zip(frames, self._batches.answers(frames), strict=True):
+                frame.connection.answer(frame.id, answer)
 
     def _take(self) -> list[Frame]:
         """Take the frames of the next call: the first worker's next one, and all that fit with it, in rounds."""
@@ -98,28 +99,42 @@ class Server:
 
 
 def main(confined: Mapping[str, str]) -> None:
-    """Load the bundle, say so in one line on standard output, serve. `confined` is what `confine` did."""
+    """Load the bundle, say so in one line on standard output, serve; or try the engines, in a line each.
+
+    `confined` is what `confine` did.
+    """
     parser = argparse.ArgumentParser(prog="runner")
-    parser.add_argument("--directory", type=Path, required=True)
-    parser.add_argument("--socket", required=True)
+    parser.add_argument("--directory", type=Path)
+    parser.add_argument("--socket")
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--confine", metavar="SCRATCH")  # Done by now.
+    parser.add_argument("--engine", default=EAGER)
+    parser.add_argument("--trial", type=float, metavar="SECONDS")
+    parser.add_argument("--hardware", action="store_true")
     arguments = parser.parse_args()
-    _die_with(arguments.parent)
+    die_with(arguments.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which drains first.
-    # The model's own prints go to standard error: standard output is one line that the parent reads.
+    # The model's own prints go to standard error: standard output is what the parent reads.
     said = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    if arguments.hardware:
+        _say(said, trial.hardware())
+        return
     began = time.monotonic()
     try:
         config = json.loads((arguments.directory / "config.json").read_text())
-        loaded = load(arguments.directory / "model", config)
+        sys.path.insert(0, str(arguments.directory / "model"))
+        if arguments.trial is not None:
+            for outcome in trial.run(arguments.directory, config, arguments.trial):
+                _say(said, outcome)
+            return
+        loaded = load(arguments.directory, config, arguments.engine)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listening.bind(arguments.socket)
         listening.listen(128)
     except (Exception, SystemExit) as error:
         traceback.print_exc(file=sys.stderr)
-        print(json.dumps({"ready": False, "error": f"{type(error).__name__}: {error}"}), file=said, flush=True)
+        _say(said, {"ready": False, "error": f"{type(error).__name__}: {error}"})
         raise SystemExit(1) from error
     ready = {
         "ready": True,
@@ -128,15 +143,10 @@ def main(confined: Mapping[str, str]) -> None:
         "engine": loaded.engine,
         "confined": confined,
     }
-    print(json.dumps(ready), file=said, flush=True)
+    _say(said, ready)
     said.close()
     Server(Batches(loaded, config), listening).run()
 
 
-def _die_with(parent: int) -> None:
-    """Tie this process's life to the process that started it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    # It may have died before the line above.
-    if os.getppid() != parent:
-        sys.exit(f"runner: the parent process {parent} is gone")
+def _say(said: TextIO, answer: Mapping[str, Any]) -> None:
+    print(json.dumps(answer), file=said, flush=True)

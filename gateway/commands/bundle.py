@@ -145,6 +145,7 @@ def _tell(one: dict[str, Any]) -> None:
             ("code", code_words(one["code"])),
             ("environment", f"Python {environment['python']}, {environment['packages']} packages, in env/pylock.toml"),
             ("loader", f"{one['loader']}   {one['entrypoint']}"),
+            ("engine", [f"{tried['engine']}: {tried['reason']}" for tried in one["engines"]]),
             ("baseline", f"{one['baseline']['rows']} rows of the {one['baseline']['source']}"),
             ("signals", one["baseline"]["signals"]),
             ("golden", f"{one['golden']['rows']} rows, tolerance {one['golden']['tolerance']['absolute']:g}"),

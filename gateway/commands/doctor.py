@@ -20,6 +20,8 @@ import click
 
 from bundles.home import Home
 from bundles.runner import confine
+from bundles.runner.engines import EAGER, TABLE
+from bundles.runner.trial import installed
 from gateway.app import CONTROL_OFFSET, check_exposure
 from gateway.commands.options import home_option, output_option
 from gateway.output import show
@@ -107,6 +109,9 @@ def _installation() -> Iterator[Finding]:
         yield Finding("torch", "ok", f"{importlib.metadata.version('torch')}: torch bundles can be packed and served")
     except importlib.metadata.PackageNotFoundError:
         yield Finding("torch", "warning", "not installed: torch bundles can't run", "pip install 'snowgate[torch]'")
+    more = [f"{name} {found}" for name, found in installed().items() if name in TABLE]
+    advice = "" if more else "pip install 'snowgate[onnxruntime]': it often takes a third of the time"
+    yield Finding("engines", "ok", ", ".join([f"torch's own ({EAGER} and others)", *more]), advice)
 
 
 def _confinement() -> Finding:

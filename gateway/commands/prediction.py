@@ -54,9 +54,10 @@ def _tell(one: dict[str, Any]) -> None:
             ("span", one["span_id"]),
         ]
     )
-    for side in ("inputs", "outputs"):
+    for side in ("inputs", "model_inputs", "model_outputs", "outputs"):
+        label = side[:-1].replace("_", " ")
         for tensor in one[side]:
-            click.echo(f"  {side[:-1]} {tensor['name']}: {tensor['datatype']} {tensor['shape']}  {_brief(tensor)}")
+            click.echo(f"  {label} {tensor['name']}: {tensor['datatype']} {tensor['shape']}  {_brief(tensor)}")
     for name, values in one["signals"].items():
         click.echo(f"  signal {name}: {_numbers(values)}")
     if one.get("provenance"):

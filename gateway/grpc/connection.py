@@ -90,6 +90,7 @@ class Connection(asyncio.Protocol):
         self._stream_window = http2.WINDOW_START
         self._receivable = limits.connection_window
         self._released = 0
+        self._release_at = limits.connection_window // 4
         self._resets = 0
         self._decoder = Decoder(HEADER_BYTES_MAX)
         self._heads: dict[bytes, Head] = {}
@@ -167,8 +168,10 @@ class Connection(asyncio.Protocol):
         self._receivable -= len(payload)
         if self._receivable < 0:
             raise ConnectionFault(http2.FLOW_CONTROL_ERROR, "more data than the connection's window")
-        content = http2.unpadded(flags & http2.PADDED, payload)
-        self.release(len(payload) - len(content))
+        content = payload
+        if flags & http2.PADDED:
+            content = http2.unpadded(http2.PADDED, payload)
+            self.release(len(payload) - len(content))
         stream = self._streams.get(number)
         if stream is not None and not stream.ended:
             stream.receive(content, end=bool(flags & http2.END_STREAM))
@@ -293,7 +296,7 @@ class Connection(asyncio.Protocol):
     def release(self, size: int) -> None:
         """As `Carrier.release`. The peer is told when a quarter of the window is free again."""
         self._released += size
-        if self._released * 4 >= self._limits.connection_window:
+        if self._released >= self._release_at:
             self.write(frame(http2.WINDOW_UPDATE, 0, 0, http2.number(self._released)))
             self._receivable += self._released
             self._released = 0

@@ -25,9 +25,7 @@ class Head(NamedTuple):
 def read_head(fields: Iterable[tuple[bytes, bytes]], unit_header: bytes) -> Head:
     """Pick out the fields. `unit_header` is in lower case, as all names in HTTP/2 are."""
     path, encoding, kind = "", "identity", b""
-    authority = key = unit = request_id = timeout_ns = None
-    # What came twice means both; of two trace parents neither is valid then.
-    trace: dict[bytes, str] = {}
+    authority = key = unit = request_id = traceparent = tracestate = timeout_ns = None
     for name, value in fields:
         if name == b":path":
             path = value.decode("latin-1")
@@ -43,16 +41,22 @@ def read_head(fields: Iterable[tuple[bytes, bytes]], unit_header: bytes) -> Head
             unit = value.decode("latin-1")
         elif name == b"x-request-id":
             request_id = value.decode("latin-1")
-        elif name in (b"traceparent", b"tracestate"):
-            before = trace.get(name)
-            trace[name] = value.decode("latin-1") if before is None else f"{before},{value.decode('latin-1')}"
+        elif name == b"traceparent":
+            traceparent = _joined(traceparent, value)
+        elif name == b"tracestate":
+            tracestate = _joined(tracestate, value)
         elif name == b"x-api-key":
             key = value
         elif name == b"authorization" and value[:7].lower() == b"bearer ":
             key = value[7:]
     grpc = kind == b"application/grpc" or kind.startswith((b"application/grpc+", b"application/grpc;"))
-    parent, state = trace.get(b"traceparent"), trace.get(b"tracestate")
-    return Head(path, authority, key, unit, request_id, parent, state, timeout_ns, encoding, grpc)
+    return Head(path, authority, key, unit, request_id, traceparent, tracestate, timeout_ns, encoding, grpc)
+
+
+def _joined(before: str | None, value: bytes) -> str:
+    """A field that came twice means both; of two trace parents neither is valid then, as the specification wants."""
+    text = value.decode("latin-1")
+    return text if before is None else f"{before},{text}"
 
 
 def read_timeout(text: str) -> int | None:

@@ -16,8 +16,10 @@ from gateway.grpc.wire import GrpcInference, InferRequest, InferResponse, delimi
 from gateway.predict import Predictor, hang_up
 from gateway.steps import start
 
-WIRE = GrpcInference()
+ONE, STREAMED = GrpcInference("ModelInfer"), GrpcInference("ModelStreamInfer")
 StreamResponse = message("inference.ModelStreamInferResponse")
+BEFORE_PREDICTION_ID = field("snowgate-prediction-id", "0" * 36)[:-36]
+"""Prediction ids are all of one length."""
 INFER_RESPONSE = 2
 """The number of the field in `ModelStreamInferResponse`."""
 STREAM_CALLS_MAX = 1_024
@@ -52,7 +54,8 @@ class InferCall:
 
     def _predict(self, data: bytes, refused: InferenceError | None) -> None:
         if self._arrived is None:
-            self._arrived = arrived_call(self._stream, data, self._stream.started_ns, refused)
+            self._arrived = arrived_call(ONE, self._stream, data, self._stream.started_ns)
+            self._arrived.refused = refused or self._arrived.refused
             start(self._predictor.predict(self._arrived, self._reply))
 
     def refuse(self, error: InferenceError) -> None:
@@ -100,7 +103,7 @@ class InferStream:
                 f"answers were not taken, expected less than {STREAM_CALLS_MAX} and {STREAM_BYTES_MAX}"
             )
         self._stream.start(START)
-        arrived = arrived_call(self._stream, data, perf_counter_ns(), None)
+        arrived = arrived_call(STREAMED, self._stream, data, perf_counter_ns())
         answers: list[bytes] = []
         self._waiting.append((arrived, answers))
 
@@ -139,25 +142,26 @@ class InferStream:
         self._flush()
 
 
-def arrived_call(stream: Stream, data: bytes, started_ns: int, refused: InferenceError | None) -> Arrived:
+def arrived_call(wire: GrpcInference, stream: Stream, data: bytes, started_ns: int) -> Arrived:
     """Put together what is known of one call before it is decoded."""
+    refused = None
     try:
         request = InferRequest.FromString(data)
     except DecodeError as error:
         request = InferRequest()
-        refused = refused or BadCall(f"message: not a ModelInferRequest: {error}")
+        refused = BadCall(f"message: not a ModelInferRequest: {error}")
     head = stream.head
     arrived = Arrived(
         request.model_name,
         request.model_version or None,
-        WIRE,
+        wire,
         request,
         unit=head.unit,
         request_id=head.request_id,
         traceparent=head.traceparent,
         tracestate=head.tracestate,
+        timeout_ns=head.timeout_ns,
     )
-    arrived.timeout_ns = head.timeout_ns
     arrived.started_ns = started_ns
     arrived.refused = refused
     return arrived
@@ -165,18 +169,18 @@ def arrived_call(stream: Stream, data: bytes, started_ns: int, refused: Inferenc
 
 def initial_metadata(stream: Stream, answer: Answer) -> bytes:
     """Encode what stands before an answer: the same fields as HTTP's headers, in lower case."""
-    parts = [START, field("snowgate-prediction-id", answer.prediction_id), _origin(answer.bundle, answer.variant)]
+    fields = _origin(answer.bundle, answer.variant) + BEFORE_PREDICTION_ID + answer.prediction_id.encode()
     if stream.head.request_id is not None:
-        parts.append(field("x-request-id", stream.head.request_id))
+        fields += field("x-request-id", stream.head.request_id)
     if answer.traceparent is not None:
-        parts.append(field("traceparent", answer.traceparent))
-    return b"".join(parts)
+        fields += field("traceparent", answer.traceparent)
+    return fields
 
 
 @lru_cache(maxsize=1024)
 def _origin(bundle: str | None, variant: str | None) -> bytes:
     named = {"snowgate-bundle": bundle, "snowgate-variant": variant}
-    return b"".join(field(name, value) for name, value in named.items() if value is not None)
+    return START + b"".join(field(name, value) for name, value in named.items() if value is not None)
 
 
 def _stream_answer(arrived: Arrived, answer: Answer) -> bytes:

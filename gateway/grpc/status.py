@@ -3,29 +3,47 @@
 Source: gRPC's `statuscodes.md`, and `PROTOCOL-HTTP2.md` for the fields.
 """
 
+from enum import IntEnum
 from urllib.parse import quote
 
 from gateway.grpc.http2 import field
 
-OK = 0
+
+class Code(IntEnum):
+    """The codes that we answer with, by gRPC's names."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    ABORTED = 10
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
+
+
 CODES = {
-    200: OK,
-    400: 3,  # INVALID_ARGUMENT
-    401: 16,  # UNAUTHENTICATED
-    403: 7,  # PERMISSION_DENIED
-    404: 5,  # NOT_FOUND
-    408: 4,  # DEADLINE_EXCEEDED
-    409: 10,  # ABORTED
-    413: 8,  # RESOURCE_EXHAUSTED
-    415: 12,  # UNIMPLEMENTED
-    499: 1,  # CANCELLED
-    500: 13,  # INTERNAL
-    501: 12,  # UNIMPLEMENTED
-    503: 14,  # UNAVAILABLE
-    504: 4,  # DEADLINE_EXCEEDED
+    200: Code.OK,
+    400: Code.INVALID_ARGUMENT,
+    401: Code.UNAUTHENTICATED,
+    403: Code.PERMISSION_DENIED,
+    404: Code.NOT_FOUND,
+    408: Code.DEADLINE_EXCEEDED,
+    409: Code.ABORTED,
+    413: Code.RESOURCE_EXHAUSTED,
+    415: Code.UNIMPLEMENTED,
+    499: Code.CANCELLED,
+    500: Code.INTERNAL,
+    501: Code.UNIMPLEMENTED,
+    503: Code.UNAVAILABLE,
+    504: Code.DEADLINE_EXCEEDED,
 }
 """From the statuses of `gateway.errors`; one that is not here is UNKNOWN."""
-UNKNOWN = 2
 MESSAGE_BYTES_MAX = 4096
 """Of an error's sentence. Clients take 8 KiB of header fields in all."""
 PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
@@ -33,6 +51,15 @@ PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 START = b"\x88" + field("content-type", "application/grpc")
 """`:status 200` from the static table, and the type: what stands before every answer."""
 DONE = field("grpc-status", "0")
+
+
+def code(status: int) -> Code:
+    """Return the code for one of our statuses.
+
+    >>> code(503).name, code(418).name
+    ('UNAVAILABLE', 'UNKNOWN')
+    """
+    return CODES.get(status, Code.UNKNOWN)
 
 
 def trailers(status: int, message: str) -> bytes:
@@ -46,4 +73,4 @@ def trailers(status: int, message: str) -> bytes:
     # Percent-encoded UTF-8; a character that the limit cuts in half comes out as a replacement on the other side.
     text = quote(message, safe=PRINTABLE)[:MESSAGE_BYTES_MAX]
     pushback = field("grpc-retry-pushback-ms", "1000") if status == 503 else b""
-    return field("grpc-status", str(CODES.get(status, UNKNOWN))) + field("grpc-message", text) + pushback
+    return field("grpc-status", str(int(code(status)))) + field("grpc-message", text) + pushback

@@ -131,11 +131,14 @@ class Stream:
             self._carrier.release(len(data))
             self.ended |= end
             return
-        self._body += data
         self.ended |= end
         try:
-            while (message := self._take()) is not None:
+            if not self._body and (message := self._whole(data)) is not None:
                 self.handler.message(message)
+            else:
+                self._body += data
+                while (message := self._take()) is not None:
+                    self.handler.message(message)
             if end and self._body:
                 raise BadCall(f"message: {len(self._body)} bytes came before the stream ended, expected more")
         except InferenceError as error:
@@ -143,6 +146,15 @@ class Stream:
             return
         if end and not self.closed:
             self.handler.ended()
+
+    def _whole(self, data: bytes) -> bytes | None:
+        """Return the one message that `data` is, neither more nor less; that is how most calls come."""
+        if len(data) < PREFIX.size or data[0]:
+            return None
+        if int.from_bytes(data[1:5], "big") != len(data) - PREFIX.size:
+            return None
+        self._release(len(data))
+        return data[PREFIX.size :]
 
     def _take(self) -> bytes | None:
         """Take one whole message off the body. Raises TooLarge, BadCall, Unsupported."""

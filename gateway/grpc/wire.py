@@ -41,30 +41,47 @@ FIELDS = {
     "BYTES": "bytes_contents",
 }
 """The field of typed contents for each datatype; those that are not here travel raw only."""
-RAW_OUTPUT = 6
-"""The number of `raw_output_contents`."""
+INPUTS_MAX = 1_024
+"""Tensors of one call: models have some, and a message of 64 MiB could hold ten million, each looked at here."""
+CLIENT_ID, RAW_OUTPUT = 3, 6
+"""The numbers of `id` and `raw_output_contents`."""
+
+
+def _before_prediction_id() -> bytes:
+    """What stands before a prediction id in the parameters of an answer: ids are all of one length, and last."""
+    response, id_ = InferResponse(), "0" * 36
+    response.parameters["snowgate_prediction_id"].string_param = id_
+    encoded: bytes = response.SerializeToString()
+    assert encoded.endswith(id_.encode()), "the value is the last field of the parameter"
+    return encoded[: -len(id_)]
+
+
+BEFORE_PREDICTION_ID = _before_prediction_id()
 
 
 class GrpcInference:
     """The wire of this protocol over gRPC. A call's body is a `ModelInferRequest`, an answer's is its bytes."""
 
-    operation = "inference.GRPCInferenceService/ModelInfer"
+    def __init__(self, method: str) -> None:
+        self.operation = f"inference.GRPCInferenceService/{method}"
 
     def decode(self, arrived: Arrived, schema: Schema) -> Call:
         """As `Wire.decode`."""
         request = arrived.body
-        raw = request.raw_input_contents
+        raw = list(request.raw_input_contents)
+        if len(request.inputs) > INPUTS_MAX:
+            raise BadCall(f"inputs: {len(request.inputs)} tensors, expected at most {INPUTS_MAX}")
         described = [_described(one, position) for position, one in enumerate(request.inputs)]
         _check_names(described, raw)
-        if raw:
-            tensors = [_raw(request.inputs[at], *one, raw[at]) for at, one in enumerate(described)]
-        else:
-            tensors = [_typed(request.inputs[at], *one) for at, one in enumerate(described)]
+        tensors = [
+            _raw(one, *found, raw[at]) if raw else _typed(one, *found)
+            for at, (one, found) in enumerate(zip(request.inputs, described, strict=True))
+        ]
         return Call(
             inputs=tensors,
             client_id=request.id or None,
-            parameters=parameter_values(request.parameters),
-            outputs=tuple(_wanted(request.outputs)),
+            parameters=parameter_values(request.parameters) if request.parameters else {},
+            outputs=tuple(_wanted(request.outputs)) if request.outputs else (),
             binary_output=bool(raw),
         )
 
@@ -75,16 +92,16 @@ class GrpcInference:
         by_name = {tensor.name: tensor for tensor in outputs}
         wanted = [by_name[one.name] for one in call.outputs] if call.outputs else outputs
         origin = (source.model, source.version, source.digest, source.variant)
-        own = InferResponse()
-        own.parameters["snowgate_prediction_id"].string_param = prediction_id
+        # Messages that are joined are merged: what is the same for every call is encoded once.
+        parts = [b"", BEFORE_PREDICTION_ID, prediction_id.encode()]
         if call.client_id is not None:
-            own.id = call.client_id
-        # Messages that are joined are merged: what is the same for every call is written once.
+            client_id = call.client_id.encode()
+            parts += (delimited(CLIENT_ID, len(client_id)), client_id)
         if not call.binary_output and all(tensor.datatype in FIELDS for tensor in wanted):
-            own.outputs.extend(_typed_output(tensor) for tensor in wanted)
-            return _head(origin, ()) + own.SerializeToString(), None
-        head = _head(origin, tuple((tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in wanted))
-        parts = [head, own.SerializeToString()]
+            parts[0] = _head(origin, ())
+            parts.append(InferResponse(outputs=map(_typed_output, wanted)).SerializeToString())
+            return b"".join(parts), None
+        parts[0] = _head(origin, tuple([(tensor.name, tensor.datatype, *tensor.shape) for tensor in wanted]))
         for tensor in wanted:
             parts += (delimited(RAW_OUTPUT, len(tensor.data)), tensor.data)
         return b"".join(parts), None
@@ -101,7 +118,7 @@ def _described(tensor: Any, position: int) -> tuple[str, str, list[int]]:
     if datatype not in DATATYPES:
         expected = ", ".join(DATATYPES)
         raise BadCall(f"input '{shown(name)}': datatype {shown(datatype)}, expected one of {expected}")
-    if any(size < 0 for size in shape):
+    if min(shape, default=0) < 0:
         raise BadCall(f"input '{shown(name)}': shape {shown(shape)}, expected integers, none below 0")
     return name, datatype, shape
 
@@ -109,7 +126,7 @@ def _described(tensor: Any, position: int) -> tuple[str, str, list[int]]:
 def _check_names(described: Sequence[tuple[str, str, list[int]]], raw: Sequence[bytes]) -> None:
     if not described:
         raise BadCall("inputs: none, expected at least one tensor")
-    seen = set()
+    seen: set[str] = set()
     for name, _datatype, _shape in described:
         if name in seen:
             raise BadCall(f"input '{shown(name)}': given twice, expected once")
@@ -183,13 +200,13 @@ def _typed_output(tensor: Tensor) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _head(origin: tuple[str, str, str, str], described: tuple[tuple[str, str, tuple[int, ...]], ...]) -> bytes:
+def _head(origin: tuple[str, str, str, str], described: tuple[tuple[Any, ...], ...]) -> bytes:
     """The part of an answer that all calls to one version share, as long as their shapes are the same."""
     model, version, bundle, variant = origin
     response = InferResponse(model_name=model, model_version=version)
     response.parameters["snowgate_bundle"].string_param = bundle
     response.parameters["snowgate_variant"].string_param = variant
-    for name, datatype, shape in described:
+    for name, datatype, *shape in described:
         response.outputs.add(name=name, datatype=datatype, shape=shape)
     head: bytes = response.SerializeToString()
     return head

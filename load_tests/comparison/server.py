@@ -163,6 +163,11 @@ class Server:
         return self.peer.url(self.place, model)
 
     @property
+    def pid(self) -> int:
+        """The root of its processes."""
+        return self._kept[-1].pid
+
+    @property
     def cpu_seconds(self) -> float:
         """The CPU time of all of its processes, those that ended included."""
         return sum(tree_seconds(kept.pid) for kept in self._kept)

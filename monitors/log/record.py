@@ -26,7 +26,11 @@ class Tensor(msgspec.Struct, gc=False):
 
 
 class Payload(msgspec.Struct, omit_defaults=True, gc=False):
-    """The erasable part of a record."""
+    """The erasable part of a record.
+
+    `model_inputs` and `model_outputs` are there where the bundle brings functions of its own: what stood between them
+    and the model.
+    """
 
     unit: str | None = None
     client_id: str | None = None
@@ -34,6 +38,8 @@ class Payload(msgspec.Struct, omit_defaults=True, gc=False):
     parameters: dict[str, Any] = {}
     inputs: list[Tensor] = []
     outputs: list[Tensor] = []
+    model_inputs: list[Tensor] = []
+    model_outputs: list[Tensor] = []
     error: str | None = None
 
 

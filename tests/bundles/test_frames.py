@@ -23,7 +23,8 @@ ARRAYS = [
 def back(array: np.ndarray[Any, Any], datatype: str | None = None) -> np.ndarray[Any, Any]:
     """Send an array through a frame."""
     spec, data = frames.from_array("x", array, datatype)
-    ((header, body),) = frames.Decoder().feed(frames.encode({"inputs": [spec]}, [data]))
+    description = frames.describe(len(array), (("inputs", (spec,)),))
+    ((header, body),) = frames.Decoder().feed(frames.encode(description, [data], id=1))
     return frames.to_array(header["inputs"][0], body)
 
 
@@ -40,7 +41,7 @@ def test_half_precision_of_the_brain_kind_travels_as_its_bits() -> None:
     """BF16 has no numpy type: its bits are said to be BF16, and come back as bits."""
     bits = np.array([0x3F80, 0xC000], dtype=np.uint16)
     spec, _data = frames.from_array("x", bits, "BF16")
-    assert spec == {"name": "x", "datatype": "BF16", "shape": [2], "size": 4}
+    assert spec == ("x", "BF16", (2,), 4)
     assert (back(bits, "BF16") == bits).all()
 
 
@@ -48,7 +49,7 @@ def test_layout_is_made_little_endian_and_row_major() -> None:
     """Big-endian, transposed and strided arrays are written as the protocol wants them."""
     array = np.arange(12, dtype=">i4").reshape(3, 4).T[::2]
     spec, data = frames.from_array("x", array)
-    assert (spec["datatype"], spec["shape"]) == ("INT32", [2, 3])
+    assert spec[1:3] == ("INT32", (2, 3))
     assert data == np.array([[0, 4, 8], [2, 6, 10]], dtype="<i4").tobytes()
 
 
@@ -90,7 +91,7 @@ def test_bytes_that_do_not_fit_their_description_are_refused(spec: dict[str, Any
 )
 def test_frames_come_whole_however_they_are_cut(bodies: list[list[bytes]], cuts: list[int]) -> None:
     """A socket cuts where it likes: the same frames come out, in order, each once."""
-    stream = b"".join(frames.encode({"id": number}, body) for number, body in enumerate(bodies))
+    stream = b"".join(frames.encode(b"{}", body, id=number) for number, body in enumerate(bodies))
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     decoder = frames.Decoder()
     got = [
@@ -104,10 +105,10 @@ def test_frames_come_whole_however_they_are_cut(bodies: list[list[bytes]], cuts:
 @pytest.mark.parametrize(
     "data",
     [
-        b"GET / HTTP/1.1\r\n\r\n",
-        struct.pack("<4sIQ", b"SGF1", 2**31, 0),
-        struct.pack("<4sIQ", b"SGF1", 2, 2**60),
-        struct.pack("<4sIQ", b"SGF1", 2, 0) + b"{]",
+        b"GET / HTTP/1.1\r\nHost: snowgate.example.org\r\n\r\n",
+        struct.pack("<4sIQQQI", b"SGF2", 2**31, 0, 1, 0, 0),
+        struct.pack("<4sIQQQI", b"SGF2", 2, 2**60, 1, 0, 0),
+        struct.pack("<4sIQQQI", b"SGF2", 2, 0, 1, 0, 0) + b"{]",
     ],
 )
 def test_what_is_not_a_frame_is_refused_at_once(data: bytes) -> None:

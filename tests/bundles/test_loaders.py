@@ -37,7 +37,7 @@ def test_torch_with_weights_from_safetensors(tmp_path: Path) -> None:
     x = np.random.default_rng(1).normal(size=(20, 2)).astype(np.float32)
     with process.RunnerProcess(tmp_path) as runner:
         assert runner.ready["platform"] == "pytorch_safetensors"
-        assert runner.ready["engine"] == "torch-eager"
+        assert runner.ready["engine"] == "eager"
         outputs, signals = runner.predict({"x": x})
     expected = module(torch.from_numpy(x)).detach().numpy()
     assert outputs["y"] == pytest.approx(expected, abs=1e-6)

@@ -92,7 +92,7 @@ def test_a_missing_blob_is_refused_with_the_file_named(signed: tuple[Home, str],
 
 
 def test_what_is_unpacked_is_what_was_packed(signed: tuple[Home, str], tmp_path: Path) -> None:
-    """The configuration and the model's files, nothing else; changing them changes nothing in the store."""
+    """Configuration, golden examples, the model's files, nothing else; changing them changes nothing in the store."""
     home, digest = signed
     prepare(home.store(), digest, home.keys(), tmp_path / "a")
     found = sorted(str(path.relative_to(tmp_path / "a")) for path in (tmp_path / "a").rglob("*") if path.is_file())

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bundles.bundle import GOLDEN_TEXT, Bundle, describe, open_bundle
+from bundles.bundle import Bundle, describe, open_bundle
 from bundles.digest import sha256_file
 from bundles.errors import CorruptBundle, HomeError, RecipeError, RunnerFailed, UnknownReference
 from bundles.home import Home
@@ -14,6 +14,7 @@ from bundles.loading import check_trust, prepare
 from bundles.manifest import CONFIG_TYPE, DATASET_TYPE, WEIGHT_TYPE, Descriptor, Manifest
 from bundles.packing import pack
 from bundles.process import RunnerProcess, reproduces_golden
+from bundles.runner import golden
 
 PACKING = """
 import sys
@@ -165,7 +166,7 @@ def test_text_inputs_and_outputs_come_back_as_bytes(home: Home, tmp_path: Path) 
     np.savez(tmp_path / "rows.npz", text=np.array([[b"ab", b"c"], ["é".encode(), b""]]))
     made = pack(home, tmp_path)
     bundle = open_bundle(home.store(), made.digest)
-    assert GOLDEN_TEXT in bundle.manifest.files()
+    assert golden.TEXT in bundle.manifest.files()
     inputs, outputs = bundle.golden()
     assert inputs["text"].tolist() == [[b"ab", b"c"], ["é".encode(), b""]]
     assert outputs["said"].tolist() == [[b"ab\xff"], ["é".encode() + b"\xff"]]

@@ -52,7 +52,7 @@ class Worker:
     def frame(self, number: int, x: Array) -> bytes:
         """Return a request frame."""
         spec, data = frames.from_array("x", x)
-        return frames.encode({"id": number, "rows": len(x), "inputs": [spec]}, [data])
+        return frames.encode(frames.describe(len(x), (("inputs", (spec,)),)), [data], id=number)
 
     def send(self, number: int, x: Array) -> None:
         """Send a request."""
@@ -175,10 +175,10 @@ def test_nonsense_from_one_worker_is_its_own(tmp_path: Path) -> None:
     """A tensor that is not as described is answered; what is no frame ends that connection; the others go on."""
     with running(tmp_path, ECHO) as runner, workers(runner, 3) as (good, wrong, babbling):
         x = np.ones((2, 2), dtype=np.float32)
-        for rows, shape in ((2, [2, 3]), (3, [2, 2]), (0, [0, 2])):
+        for rows, shape in ((2, (2, 3)), (3, (2, 2)), (0, (0, 2))):
             data = bytes(16 if rows else 0)
-            spec = {"name": "x", "datatype": "FP32", "shape": shape, "size": len(data)}
-            wrong.socket.sendall(frames.encode({"id": rows, "rows": rows, "inputs": [spec]}, [data]))
+            description = frames.describe(rows, (("inputs", (("x", "FP32", shape, len(data)),)),))
+            wrong.socket.sendall(frames.encode(description, [data], id=rows))
             ((header, _output),) = wrong.answers(1)
             assert (header["id"], header["error"]["type"]) == (rows, "FrameError")
         wrong.send(9, x)

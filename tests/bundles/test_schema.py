@@ -23,6 +23,12 @@ def test_the_runner_knows_the_same_datatypes() -> None:
         ({"shape": (True,)}, "True"),
         ({"shape": (1.5,)}, "1.5"),
         ({"semantic": "logit"}, "logit.*logits"),
+        ({"content_type": "image"}, r"content_type 'image', expected one such as \"image/\*\""),
+        ({"content_type": "image/*"}, r"content_type on FP32 \[-1\], expected BYTES"),
+        (
+            {"datatype": "BYTES", "shape": (-1, 2), "content_type": "image/*"},
+            r"BYTES.*expected.*one element",
+        ),
     ],
 )
 def test_a_wrong_declaration_is_named(wrong: dict[str, Any], said: str) -> None:
@@ -35,6 +41,8 @@ def test_json_and_back() -> None:
     """A specification survives the configuration blob, where lists stand for tuples."""
     spec = TensorSpec("sign", "FP32", (-1, 2), "logits", ("stop", "go"))
     assert TensorSpec(**spec.to_json()) == spec
+    photo = TensorSpec("photo", "BYTES", (-1, 1), content_type="image/*")
+    assert TensorSpec(**photo.to_json()) == photo
     assert TensorSpec("x", "INT8", (3,)).to_json() == {"name": "x", "datatype": "INT8", "shape": [3]}
 
 

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from bundles import process
+from bundles.runner import golden
+
+Array = np.ndarray[Any, Any]
 
 ECHO = """
     class Model:
@@ -38,6 +44,13 @@ def unpack(directory: Path, code: str, **config: Any) -> Path:
     }
     (directory / "config.json").write_text(json.dumps(usual | config))
     return directory
+
+
+def examples(directory: Path, inputs: dict[str, Array], outputs: dict[str, Array]) -> None:
+    """Write the golden examples of an unpacked bundle."""
+    (directory / "golden").mkdir()
+    save_file(inputs, directory / golden.INPUTS)
+    save_file(outputs, directory / golden.OUTPUTS)
 
 
 def running(directory: Path, code: str, **config: Any) -> process.RunnerProcess:

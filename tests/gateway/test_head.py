@@ -130,4 +130,5 @@ def test_what_the_head_refuses_is_refused_each_time(
 )
 def test_places(url: bytes, expected: tuple[str, str | None] | None) -> None:
     """Only inference is the lane's, with or without a version, whatever is escaped or asked behind it."""
-    assert lane_place(b"POST", url) == expected
+    place = lane_place(b"POST", url)
+    assert (place and place[1:]) == expected

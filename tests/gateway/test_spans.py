@@ -2,6 +2,8 @@
 
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +13,10 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-import orjson
+import numpy as np
 import pytest
+import tritonclient.grpc
+import tritonclient.utils
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
@@ -265,6 +269,38 @@ def test_failed_and_refused_calls(shared: tuple[Gateway, Collector]) -> None:
     assert said["url.path"] == "/v2/models/nothing/versions/3/infer"
 
 
+def test_calls_by_grpc(shared: tuple[Gateway, Collector]) -> None:
+    """Trace context comes in and goes out as metadata; the span has gRPC's names, and the code of the answer."""
+    gateway, collector = shared
+    rows = tritonclient.grpc.InferInput("x", [1, 3], "FP32")
+    with tritonclient.grpc.InferenceServerClient(gateway.ready["grpc"]) as client:
+        rows.set_data_from_numpy(np.array([[1, 2, 3]], np.float32))
+        theirs = parent()
+        headers = {"traceparent": theirs, "tracestate": "vendor=1"}
+        answer = client.infer("signs", [rows], headers=headers).get_response()
+        spans = collector.trace(answer.parameters["snowgate_prediction_id"].string_param)[1]
+        root = spans["root"]
+        assert root.name == "inference.GRPCInferenceService/ModelInfer"
+        assert (root.trace_id.hex(), root.parent_span_id.hex()) == (theirs.split("-")[1], PARENT)
+        assert root.trace_state == "vendor=1"
+        assert set(spans) == {"root", "decode", "queue", "runner", "compute", "encode", "log"}
+        assert attributes(root)["rpc.response.status_code"] == "OK"
+        assert not [name for name in attributes(root) if name.startswith("http.")]
+
+        rows.set_data_from_numpy(np.array([[2000, 0, 0]], np.float32))
+        failing = parent()
+        with pytest.raises(tritonclient.utils.InferenceServerException, match="larger than 1000"):
+            client.infer("signs", [rows], headers={"traceparent": failing})
+    failed = wait_until(
+        lambda: [
+            one for _said, one in collector.spans if one.trace_id.hex() == failing.split("-")[1] and one.kind == 2
+        ],
+        what="the failed call",
+    )
+    assert attributes(failed[0])["rpc.response.status_code"] == "INTERNAL"
+    assert failed[0].status.code == Status.STATUS_CODE_ERROR
+
+
 def test_calls_of_one_batch_say_so(shared: tuple[Gateway, Collector]) -> None:
     """Calls that were computed together name the rows of their batch; each has its own trace."""
     gateway, collector = shared
@@ -294,7 +330,7 @@ def test_calls_of_one_batch_say_so(shared: tuple[Gateway, Collector]) -> None:
 
 
 def test_a_collector_that_is_down_hurts_nobody(signs: Home, start: Start, tmp_path: Path) -> None:
-    """Calls are served, the spans are counted as dropped, one line says so, and the end is not held up for long."""
+    """Calls are served, the spans are counted as dropped, and one line says so."""
     with socket.create_server(("127.0.0.1", 0)) as nobody:  # It listens, and never answers.
         endpoint = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         gateway = start(signs.path, variables=traced(endpoint, OTEL_EXPORTER_OTLP_TIMEOUT="1"))
@@ -302,12 +338,23 @@ def test_a_collector_that_is_down_hurts_nobody(signs: Home, start: Start, tmp_pa
             assert gateway.call(traceparent=parent())[0] == 200
         wait_until(lambda: metric(gateway, "snowgate_spans_dropped_total") > 0, what="the count of dropped spans")
         assert gateway.call(traceparent=parent())[0] == 200
-        began = time.monotonic()
         assert gateway.stop() == 0
-        assert time.monotonic() - began < 30
     lines = gateway.log.read_text().splitlines()
     assert len([line for line in lines if "does not take spans" in line]) == 1
     assert not [line for line in lines if "Traceback" in line]
+
+
+def test_a_collector_that_hangs_does_not_hold_up_the_end(signs: Home, start: Start) -> None:
+    """Spans that nobody takes are given up within the grace time, and counted: control need not kill the worker."""
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        endpoint = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        patient = {"OTEL_EXPORTER_OTLP_TIMEOUT": "100", "SNOWGATE_SERVER__DRAIN_SECONDS": "1"}
+        gateway = start(signs.path, variables=traced(endpoint, **patient))
+        assert gateway.call(traceparent=parent())[0] == 200
+        assert gateway.stop() == 0
+    lines = gateway.log.read_text()
+    assert "7 spans could not be exported within 3 s at the end" in lines
+    assert "killed" not in lines
 
 
 def test_what_waits_is_exported_at_the_end(signs: Home, start: Start, collector: Collector) -> None:
@@ -318,12 +365,14 @@ def test_what_waits_is_exported_at_the_end(signs: Home, start: Start, collector:
     assert [one for _resource, one in collector.spans if attributes(one).get("snowgate.prediction.id") == prediction_id]
 
 
-def test_opentelemetry_is_not_imported_without_an_endpoint(signs: Home, start: Start) -> None:
-    """A gateway without an endpoint has none of it in memory, and continues a client's trace all the same."""
-    gateway = start(signs.path)
-    (worker,) = gateway.children("gateway.worker")
+def test_without_an_endpoint_a_clients_trace_goes_on(gateway: Gateway, shared_home: Home) -> None:
+    """Ids are carried into record and answer, whose flag says that nothing is recorded; the SDK is not imported."""
     theirs = parent()
     headers = gateway.call(traceparent=theirs)[2]
-    assert headers["traceparent"].split("-")[1::2] == [theirs.split("-")[1], "00"]
-    assert "google/_upb" not in Path(f"/proc/{worker}/maps").read_text()
-    assert orjson.loads(gateway.http.request("GET", gateway.url + "/v2").data)["name"] == "snowgate"
+    trace_id, span_id, flags = headers["traceparent"].split("-")[1:]
+    assert (trace_id, flags) == (theirs.split("-")[1], "00")
+    record = LogReader(shared_home.log).find(headers["Snowgate-Prediction-Id"])
+    assert record is not None
+    assert (record.trace_id, record.span_id) == (trace_id, span_id)
+    program = "import sys, gateway.worker; sys.exit('opentelemetry.sdk' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

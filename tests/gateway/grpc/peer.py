@@ -121,6 +121,12 @@ class Peer:
                 data += found.payload
         raise AssertionError(f"the connection ended before the answer; until then {first} and {len(data)} bytes")
 
+    def ended(self) -> bool:
+        """Read until the server ends the connection."""
+        while self.read() is not None:
+            pass
+        return True
+
     def goaway(self) -> tuple[int, str]:
         """Read until the server ends the connection: its code and its sentence."""
         said: Frame | None = None

@@ -89,7 +89,7 @@ BROKEN: dict[str, tuple[Callable[[Peer], Any], int, str]] = {
     "a frame too large": (lambda peer: peer.socket.sendall(b"\x00\x40\x01\0\0\0\0\0\1"), 6, "16385 bytes"),
     "a short PING": (lambda peer: peer.send(http2.PING, 0, 0, b"1234"), 6, "type 6 with 4 bytes"),
     "half a setting": (lambda peer: peer.send(http2.SETTINGS, 0, 0, b"123"), 6, "multiple of 6"),
-    "an even stream": (lambda peer: peer.call(2), 1, "odd number"),
+    "an even stream": (lambda peer: peer.send(http2.HEADERS, 4, 2, peer.block()), 1, "odd number"),
     "data of nothing": (lambda peer: peer.send(http2.DATA, 0, 7, b"x"), 1, "never opened"),
     "a push": (lambda peer: peer.send(http2.PUSH_PROMISE, 0, 1), 1, "PUSH_PROMISE"),
     "continuation of nothing": (lambda peer: peer.send(http2.CONTINUATION, 4, 1), 1, "CONTINUATION of nothing"),
@@ -99,7 +99,7 @@ BROKEN: dict[str, tuple[Callable[[Peer], Any], int, str]] = {
         "in the middle of a header block",
     ),
     "headers twice": (
-        lambda peer: peer.socket.sendall(2 * http2.frame(http2.HEADERS, http2.END_HEADERS, 1, peer.block())),
+        lambda peer: peer.socket.sendall(http2.frame(http2.HEADERS, http2.END_HEADERS, 1, peer.block()) * 2),
         1,
         "second header block",
     ),

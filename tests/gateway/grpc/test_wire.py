@@ -10,10 +10,11 @@ from gateway.call import Arrived, Call, Source
 from gateway.errors import BadCall
 from gateway.grpc.wire import FIELDS, GrpcInference, InferRequest, InferResponse, delimited
 from gateway.schema import Schema
-from monitors.log.record import Tensor
+from monitors.log.record import Tensor, new_id
 
-WIRE = GrpcInference()
+WIRE = GrpcInference("ModelInfer")
 SOURCE = Source("signs", "7", "sha256:abc", "stable")
+PREDICTION_ID = new_id(1_700_000_000_123_456_789)
 TEXTS = [b"", b"zero \0 inside", b"\xff\xfe no text"]
 
 
@@ -24,9 +25,9 @@ def extremes(datatype: str) -> list[Any]:
     dtype = DATATYPES[datatype][0]
     if dtype.kind == "b":
         return [True, False, True]
-    limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
-    # Python's own numbers: protobuf takes no numpy scalar of another width.
-    return [np.asarray(limits.min).item(), 1, np.asarray(limits.max).item()]
+    limits: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    values: list[Any] = np.array([limits.min, 1, limits.max], dtype).tolist()
+    return values
 
 
 def data_of(datatype: str, values: list[Any]) -> bytes:
@@ -44,7 +45,7 @@ def decode(request: Any) -> Call:
 
 def encode(call: Call, *outputs: Tensor) -> Any:
     """Encode an answer, and read it as a client does."""
-    body, json_length = WIRE.encode(call, outputs, SOURCE, "an-id")
+    body, json_length = WIRE.encode(call, outputs, SOURCE, PREDICTION_ID)
     assert json_length is None
     return InferResponse.FromString(body)
 
@@ -67,7 +68,7 @@ def test_raw_contents(datatype: str) -> None:
     assert not any(one.HasField("contents") for one in answer.outputs)
     assert (answer.id, answer.model_name, answer.model_version) == ("mine", "signs", "7")
     assert {key: value.string_param for key, value in answer.parameters.items()} == {
-        "snowgate_prediction_id": "an-id",
+        "snowgate_prediction_id": PREDICTION_ID,
         "snowgate_bundle": "sha256:abc",
         "snowgate_variant": "stable",
     }
@@ -136,6 +137,10 @@ def bad_requests() -> dict[str, tuple[Any, str]]:
     shared.inputs[0].parameters["shared_memory_region"].string_param = "here"
     return {
         "no inputs": (InferRequest(), "inputs: none"),
+        "too many inputs": (
+            InferRequest(inputs=[{"name": "x"}] * 1_025),
+            "inputs: 1025 tensors, expected at most 1024",
+        ),
         "no name": (request(b"12345678", name=""), r"inputs\[0\].name"),
         "unknown datatype": (request(b"12345678", datatype="INT33"), "'x': datatype INT33, expected one of BOOL"),
         "negative shape": (
