@@ -264,9 +264,7 @@ def _grpc_server(worker: Worker, shared: LaneSettings) -> GrpcServer:
         connection_seconds=settings.grpc_connection_seconds,
         grace_seconds=settings.drain_seconds,
     )
-    return GrpcServer(
-        worker.predictor, worker.extensions, limits, unit_header=settings.unit_header, refusal=shared.admission.refusal
-    )
+    return GrpcServer(shared, worker.extensions, limits)
 
 
 @contextmanager
