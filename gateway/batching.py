@@ -28,8 +28,6 @@ from gateway.replica import Replica
 from gateway.steps import Step
 from monitors.log.record import Tensor
 
-WAITING_CALLS_MAX = 2_048
-"""Calls in one queue. At 12 KB a call (a small image) that is 25 MB; beyond it a client does better to back off."""
 IN_FLIGHT_FRAMES = 2
 """One that is computed and one that is in the socket: the runner never waits for the worker's next turn."""
 SWEEP_SECONDS = 0.05
@@ -79,6 +77,7 @@ class RunnerQueue:
         name: str,
         *,
         max_batch_size: int,
+        waiting_calls_max: int,
         batched: bool,
         hang_seconds: float,
         on_batch: Callable[[int], None],
@@ -87,6 +86,7 @@ class RunnerQueue:
     ) -> None:
         self.name = name
         self.max_batch_size = max_batch_size
+        self._waiting_calls_max = waiting_calls_max
         self.batched = batched
         self.on_batch = on_batch
         self._hang_ns = int(hang_seconds * 1e9)
@@ -132,8 +132,11 @@ class RunnerQueue:
         if not self.connected:
             msg = f"{self.name}: its runner is starting again, try again in a second"
             raise Unavailable(msg)
-        if len(self._waiting) >= WAITING_CALLS_MAX:
-            msg = f"{self.name}: {WAITING_CALLS_MAX} calls are waiting, no more are taken; try again in a second"
+        if len(self._waiting) >= self._waiting_calls_max:
+            msg = (
+                f"{self.name}: {len(self._waiting)} calls are waiting, no more are taken "
+                "([server] max_waiting_calls, shared by the workers); try again in a second"
+            )
             raise Unavailable(msg)
         waiting = Waiting(inputs, rows, deadline_ns, batched=self.batched)
         self._waiting.append(waiting)

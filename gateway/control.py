@@ -129,7 +129,9 @@ class Control:
             body_seconds=server.body_seconds,
             header_seconds=server.header_seconds,
             connections_max=server.max_connections,
-            waiting_bytes_max=server.max_waiting_bytes,
+            # What can wait is bounded for the gateway: more workers must not mean a longer queue, only more of them.
+            waiting_bytes_max=-(-server.max_waiting_bytes // server.workers),
+            waiting_calls_max=-(-server.max_waiting_calls // server.workers),
             timeout_seconds=server.timeout_seconds,
             drain_seconds=server.drain_seconds,
             environment=server.environment,

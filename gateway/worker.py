@@ -67,6 +67,7 @@ class WorkerSettings:
     header_seconds: float
     connections_max: int
     waiting_bytes_max: int
+    waiting_calls_max: int
     timeout_seconds: float
     drain_seconds: float
     environment: str
@@ -148,6 +149,7 @@ class Worker:
             queue = self._queues[digest] = RunnerQueue(
                 f"model '{entry['model']}' version '{entry['version']}'",
                 max_batch_size=entry["max_batch_size"],
+                waiting_calls_max=self.settings.waiting_calls_max,
                 batched=schema.batched,
                 hang_seconds=entry["hang_seconds"],
                 on_batch=self.metrics.batch_counter(entry["model"], entry["version"]),
@@ -262,9 +264,7 @@ def _grpc_server(worker: Worker, shared: LaneSettings) -> GrpcServer:
         connection_seconds=settings.grpc_connection_seconds,
         grace_seconds=settings.drain_seconds,
     )
-    return GrpcServer(
-        worker.predictor, worker.extensions, limits, unit_header=settings.unit_header, refusal=shared.admission.refusal
-    )
+    return GrpcServer(shared, worker.extensions, limits)
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from gateway.errors import InferenceError, Unavailable
 from gateway.steps import start
 from monitors.log.record import Tensor
 
+WAITING_CALLS_MAX = 1_000
+
 
 class FakeRunner:
     """Takes frames over a real socket and answers them when it is told to: with the number of rows, per row."""
@@ -75,6 +77,7 @@ class Bench:
         self.queue = RunnerQueue(
             "model 'm' version '1'",
             max_batch_size=64,
+            waiting_calls_max=WAITING_CALLS_MAX,
             batched=True,
             hang_seconds=hang_seconds,
             on_batch=self.batches.append,
@@ -158,6 +161,28 @@ def test_free_replicas_share_what_waits(folder: Path) -> None:
         await until(lambda: len(bench.answers) == 13, "all answers")
 
     assert on_a_bench(folder, story).answers == [5.0] * 10 + [3.0] * 3
+
+
+def test_a_full_queue_refuses_and_says_so(folder: Path) -> None:
+    """As many calls wait as may; the next one is refused with the setting's name, and those that wait are answered."""
+
+    async def story(bench: Bench) -> None:
+        (one,) = await bench.runners(1)
+        bench.call(1)
+        await until(lambda: one.held, "a frame in the runner's hands")
+        bench.call(64)  # One full frame more, in the socket.
+        await until(lambda: len(one.held) == 2, "a second frame")
+        bench.call(WAITING_CALLS_MAX)
+        with pytest.raises(Unavailable, match=f"{WAITING_CALLS_MAX} calls are waiting.*max_waiting_calls"):
+            bench.call(1)
+        while len(bench.answers) < 65 + WAITING_CALLS_MAX:
+            await until(lambda: one.held or bench.queue.idle, "the next frame")
+            if one.held:
+                one.answer()
+
+    answers = on_a_bench(folder, story).answers
+    assert len(answers) == 65 + WAITING_CALLS_MAX
+    assert not [one for one in answers if isinstance(one, InferenceError)]
 
 
 def test_the_calls_of_a_dead_replica_move_once(folder: Path) -> None:
