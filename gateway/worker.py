@@ -32,7 +32,7 @@ from gateway.call_lines import CallLines
 from gateway.channel import Channel
 from gateway.data_app import VERSION, create_data_app
 from gateway.extensions import Extensions
-from gateway.grpc.connection import Limits
+from gateway.grpc.limits import Limits
 from gateway.grpc.server import GrpcServer
 from gateway.head import LaneSettings
 from gateway.lane import lane_protocol

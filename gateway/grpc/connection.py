@@ -7,7 +7,6 @@ sends. A connection ends gently: the peer is told to open no more calls, those t
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 from hpack import Decoder, HPACKError
@@ -16,6 +15,7 @@ from gateway.errors import BodyTimeout, Unavailable
 from gateway.grpc import http2
 from gateway.grpc.head import Head, read_head
 from gateway.grpc.http2 import ConnectionFault, frame
+from gateway.grpc.limits import Limits
 from gateway.grpc.stream import Stream
 from gateway.head import LaneSettings
 
@@ -25,8 +25,6 @@ HEADER_BYTES_MAX = 16 * 1024
 """The header fields of one call, as gRPC's own servers have it."""
 CONTINUATIONS_MAX = 8
 """A block of the largest size fits into two frames."""
-UNANSWERED_MAX = 16
-"""Messages of the largest size that may come on one connection before one has its answer: 1 GiB by default."""
 RESETS_MAX = 1_000
 """Calls that a client may take back beyond those that it let us answer: more is an attack (CVE-2023-44487)."""
 HEADS_MAX = 64
@@ -41,28 +39,6 @@ NOT_HTTP2 = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
     b"this port speaks gRPC over HTTP/2 without TLS; the HTTP port is in the ready line of `snowgate serve`\n"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a worker's connections are held to."""
-
-    message_bytes: int
-    body_seconds: float
-    connection_seconds: float
-    """How long a connection may be used: then the client opens another, perhaps to another worker."""
-    grace_seconds: float
-    """How long its open calls have after that."""
-
-    @property
-    def stream_window(self) -> int:
-        """A whole message at once: nothing has to be asked for in between."""
-        return min(self.message_bytes + http2.WINDOW_START, http2.WINDOW_MAX)
-
-    @property
-    def connection_window(self) -> int:
-        """All messages without an answer together."""
-        return min(self.message_bytes * UNANSWERED_MAX + http2.WINDOW_START, http2.WINDOW_MAX)
 
 
 class Connection(asyncio.Protocol):

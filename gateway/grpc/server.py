@@ -8,10 +8,11 @@ from random import uniform
 
 from gateway.errors import Unsupported
 from gateway.extensions import Extensions
-from gateway.grpc.connection import Connection, Limits
+from gateway.grpc.connection import Connection
 from gateway.grpc.health import PREFIX as HEALTH
 from gateway.grpc.health import Health
 from gateway.grpc.infer import InferCall, InferStream
+from gateway.grpc.limits import Limits
 from gateway.grpc.reflection import PATHS as REFLECTION
 from gateway.grpc.reflection import Reflect
 from gateway.grpc.service import PREFIX as INFERENCE
