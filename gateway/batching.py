@@ -239,8 +239,13 @@ class RunnerQueue:
         """Give each call its own rows of the batch's outputs and signals."""
         received = perf_counter_ns()
         parts = frames.parts(header, body)
-        signals = {name: _readable(values) for name, values in frames.signals(parts["signals"]).items()}
         rows = header["rows"]
+        # Calls of one row are the rule; each then takes a list that is there, in place of cutting one out.
+        single = rows == len(batch)
+        signals = {
+            name: _readable(values.reshape(-1, 1) if single else values)
+            for name, values in frames.signals(parts["signals"]).items()
+        }
         sides = [
             [(spec, data, _row_slices(spec, data, rows)) for spec, data in parts[side]]
             for side in ("outputs", "model_inputs", "model_outputs")
@@ -249,7 +254,10 @@ class RunnerQueue:
         for one in batch:
             last = first + one.rows
             outputs, seen, said = [self._own(side, first, last) if side else [] for side in sides]
-            part = {name: values[first:last] for name, values in signals.items()}
+            if single:
+                part = {name: values[first] for name, values in signals.items()}
+            else:
+                part = {name: values[first:last] for name, values in signals.items()}
             queue_ns, compute_ns, batch_rows = one.sent_ns - one.queued_ns, header["compute_ns"], header["batch_rows"]
             one.complete(Computed(outputs, part, queue_ns, compute_ns, batch_rows, received, pid, seen, said))
             first = last
@@ -340,6 +348,8 @@ def _row_slices(spec: dict[str, Any], data: memoryview, rows: int) -> Callable[[
 
 
 def _readable(values: np.ndarray[Any, Any]) -> list[Any]:
-    """Signals that are text come as bytes."""
+    """Return signals as lists; those that are text come as bytes."""
+    if values.dtype == object:
+        values = np.array([one.decode(errors="replace") for one in values.flat], dtype=object).reshape(values.shape)
     found: list[Any] = values.tolist()
-    return [one.decode(errors="replace") for one in found] if values.dtype == object else found
+    return found
