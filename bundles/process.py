@@ -21,8 +21,7 @@ import numpy as np
 from bundles.errors import RunnerFailed, RunnerGone
 from bundles.runner import frames
 from bundles.runner.engines import CPU, EAGER
-from bundles.runner.golden import compare
-from bundles.runner.signals import widened
+from bundles.runner.golden import worst_of
 
 Array = np.ndarray[Any, Any]
 RUNNER = Path(__file__).parent / "runner"
@@ -281,15 +280,6 @@ def reproduces_golden(bundle: HasGolden, connection: Predicts) -> GoldenReport:
         RunnerFailed: the model raised.
     """
     inputs, recorded = bundle.golden()
-    tolerance = dict(bundle.config["tolerance"])
-    halves = {spec["name"] for spec in bundle.config["outputs"] if spec["datatype"] == "BF16"}
     outputs, _signals = connection.predict(inputs)
-    found = []
-    for name, expected in recorded.items():
-        pair = (outputs[name], expected)
-        if name in halves:
-            pair = (widened(outputs[name]), widened(expected))
-        agrees, gap = compare(*pair, tolerance)
-        found.append((not agrees, gap, name))
-    differs, worst, output = max(found)
-    return GoldenReport(not differs, output, worst, tolerance)
+    agrees, worst, output = worst_of(bundle.config, outputs, recorded)
+    return GoldenReport(agrees, output, worst, dict(bundle.config["tolerance"]))

@@ -75,24 +75,23 @@ def fingerprint(hardware: Mapping[str, Any]) -> str:
 
 
 class Engines:
-    """The engines of one gateway's bundles; `wanted` is the setting."""
+    """The engines of one gateway's bundles."""
 
-    def __init__(self, state: State, wanted: str) -> None:
+    def __init__(self, state: State) -> None:
         self._state = state
-        self._wanted = wanted
         # Two trials at once would measure each other.
         self._one_at_a_time = asyncio.Lock()
 
     async def engine_for(
-        self, bundle: Bundle, directory: Path, python: str = sys.executable, *, confined: bool = True
+        self, bundle: Bundle, directory: Path, wanted: str, python: str = sys.executable, *, confined: bool = True
     ) -> str:
-        """Return the engine for the runners of an unpacked bundle: the wanted one, for `auto` the one that was found.
+        """Return the engine for the runners of an unpacked bundle: the wanted one, for `auto` the one found.
 
         A trial that comes to nothing (the network was not loaded in time, no engine agreed) leaves the bundle to
         `eager`, whose own check then says what is wrong, and is made again at the next start.
         """
-        if self._wanted != AUTO:
-            return self._wanted
+        if wanted != AUTO:
+            return wanted
         if bundle.config["loader"] != "torch":
             return EAGER
         try:

@@ -68,7 +68,7 @@ class ReplicaSet:
             engine = EAGER
             if set(settings.devices) == {CPU}:
                 engine = await self._runners.engines.engine_for(
-                    self.bundle, self.directory, python, confined=settings.confine
+                    self.bundle, self.directory, settings.engine, python, confined=settings.confine
                 )
         except (BundleError, OSError) as error:
             self._refusal = str(error)
@@ -150,7 +150,7 @@ class Runners:
         self.settings = settings
         self.environments = home.environments()
         self.changed = changed
-        self.engines = Engines(state, settings.runner.engine)
+        self.engines = Engines(state)
         self._sets: dict[str, ReplicaSet] = {}
         self._ending: set[Runner] = set()
         # A socket's path is limited to 108 bytes, and a home may lie deep: they have a short folder of their own.

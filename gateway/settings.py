@@ -98,9 +98,6 @@ class ServerSettings(Section):
 class RunnerSettings(Section):
     """The processes in which models are loaded."""
 
-    engine: Engine = Field(
-        default="auto", description="What runs torch bundles: the fastest that agrees (auto), or always this one."
-    )
     replicas: int = Field(default=1, ge=1, le=REPLICAS_MAX, description="Runners of a version that has traffic.")
     memory_bytes: int | None = Field(
         default=None, ge=64 * 1024 * 1024, description="A runner that takes more is killed and started anew."
@@ -121,6 +118,9 @@ class RunnerSettings(Section):
     deaths_max: int = Field(
         default=10, ge=1, description="After so many deaths in a row a runner is parked and an incident opened."
     )
+    engine: Engine = Field(
+        default="auto", description="What runs torch bundles: the fastest that agrees (auto), or always this one."
+    )
 
 
 class ModelSettings(Section):
@@ -131,6 +131,7 @@ class ModelSettings(Section):
     hang_seconds: float | None = Field(default=None, gt=0, description="As runner.hang_seconds.")
     load_seconds: float | None = Field(default=None, gt=0, description="As runner.load_seconds.")
     devices: Devices | None = Field(default=None, min_length=1, description="As runner.devices.")
+    engine: Engine | None = Field(default=None, description="As runner.engine.")
     confine: bool | None = Field(default=None, description="As runner.confine.")
     environments: Literal["own", "gateway"] | None = Field(default=None, description="As runner.environments.")
 

@@ -22,13 +22,13 @@ from typing import Any
 # In place of this script's folder: it is the checkout's own code that is measured, and it names its modules in full.
 sys.path[0] = str(Path(__file__).parents[1])
 
-from load_tests.comparison.course import Course, Plan, ratios, say, what_is_missing
+from load_tests.comparison.course import Course, Plan, failed, ratios, say, what_is_missing
 from load_tests.comparison.environment import Environments, InstallError, versions
-from load_tests.comparison.machine import describe
+from load_tests.comparison.machine import checkout, describe
 from load_tests.comparison.models import write_models
 from load_tests.comparison.points import Point, rows
 from load_tests.comparison.server import Peer
-from load_tests.comparison.table import document
+from load_tests.comparison.table import add_output, document, publish
 from load_tests.peers import PEERS
 
 CACHE = Path("~/.cache/snowgate-peers")
@@ -75,8 +75,7 @@ def arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help="defaults for two minutes: one core, 1 and 64 at once, 2 rounds of 2 s")
     add("--duel", action="store_true", help="all servers up, turns of 2 s, 5 rotations, ratios to the first peer")
     add("--cache", type=Path, default=CACHE, help=f"where peers are installed  [default: {CACHE}]")
-    add("-o", dest="form", choices=["markdown", "json"], default="markdown", help="form of the result")
-    add("--output", type=Path, metavar="FILE", help="write the result there as well")
+    add_output(parser)
     found = parser.parse_args()
     short = found.quick or found.duel
     defaults = {
@@ -110,18 +109,19 @@ def main() -> int:
         warm_up=1,
     )
     cache = chosen.cache.expanduser().absolute()
-    try:
-        installed = [(peer, install(peer, Environments(cache))) for peer in peers]
-    except InstallError as error:
-        say(str(error))
-        return 1
+    installed, samples = [], []
+    for peer in peers:
+        try:
+            installed.append((peer, install(peer, Environments(cache))))
+        except InstallError as error:
+            samples += [one for cores in plan.cores for one in failed(plan.points(peer, cores), str(error))]
     began = time.monotonic()
     # In the cache's folder and not in /tmp, which may be memory: what is durable must cost what it costs.
     with tempfile.TemporaryDirectory(prefix="run-", dir=cache) as folder:
         work = Path(folder)
         models = {name: model for name, model in write_models(work / "models").items() if name in plan.models}
         course = Course(plan, installed, models, work)
-        samples = list(course.duel() if chosen.duel else course.rounds())
+        samples += course.duel() if chosen.duel else course.rounds()
         heading = describe_run(installed, plan, work)
     result = rows(samples)
     if chosen.duel:
@@ -129,10 +129,7 @@ def main() -> int:
         for row in result:
             point = Point(*(row[name] for name in ("server", "model", "body", "cores", "concurrency")))
             row |= {"ratio": relative.get(point), "ratio_to": peers[0].name}
-    text = json.dumps(result, indent=2) + "\n" if chosen.form == "json" else document(result, heading)
-    print(text, end="")
-    if chosen.output:
-        chosen.output.write_text(text)
+    publish({"json": json.dumps(result, indent=2) + "\n", "markdown": document(result, heading)}, chosen)
     say(f"{len(samples)} measurements in {time.monotonic() - began:.0f} s")
     return 1 if any(row["error"] for row in result) else 0
 
@@ -152,7 +149,7 @@ def describe_run(installed: Sequence[tuple[Peer, Path]], plan: Plan, work: Path)
     command = shlex.join(["python", "load_tests/compare.py", *sys.argv[1:]])
     load = "wrk: one thread, keep-alive, closed loop, one body repeated"
     lines = [
-        f"{machine}, {time.strftime('%Y-%m-%d')}",
+        f"{machine}, {time.strftime('%Y-%m-%d')}, {checkout()}",
         f"`{command}`",
         f"medians over {plan.rounds} rounds of {plan.seconds} s; {load}",
         "one thread for arithmetic everywhere; one core: the whole server on one CPU, the generator on another",

@@ -28,12 +28,12 @@ from safetensors.numpy import load_file
 
 from load_tests.comparison import answers, arrivals, dense
 from load_tests.comparison.course import generator_cpus, say, server_cpus, what_is_missing
-from load_tests.comparison.machine import describe, durable_sync_ms
+from load_tests.comparison.machine import checkout, describe, durable_sync_ms
 from load_tests.comparison.models import ROWS, Model, write_models
 from load_tests.comparison.points import BUSY_CPUS, Load, PointError
 from load_tests.comparison.processes import pinned
 from load_tests.comparison.server import Place, Server, ServerError
-from load_tests.comparison.table import first_line
+from load_tests.comparison.table import add_output, first_line, publish
 from load_tests.comparison.wrk import LoadError
 from load_tests.peers.snowgate import Recipe, Snowgate, deploy
 
@@ -52,6 +52,7 @@ COLUMNS = {
     "p999_ms": "p99.9 ms",
     "cpu_us_per_request": "CPU µs a request",
     "memory_mib": "memory MiB",
+    "idle_cpus": "idle CPUs",
     "late_p99_ms": "late ms",
 }
 Row = dict[str, Any]
@@ -72,13 +73,6 @@ class Growth:
         say(f"starting with {len(models)} bundle{'s' if len(models) > 1 else ''}")
         cpus = server_cpus(self.cores)
         return Server(peer, Path(sys.executable), dict(models), work=self.work, cores=self.cores, cpus=cpus)
-
-
-def settle(server: Server) -> None:
-    """Wait until the monitor has read a record for every answer. Raises ServerError."""
-    owed = server.peer.settled(server.place, server.answered)
-    if owed:
-        raise ServerError(owed)
 
 
 class Grown(Snowgate):
@@ -108,8 +102,10 @@ def bundles(growth: Growth) -> Iterator[Row]:
             models[name] = replace(mlp, name=name)
         with growth.server(Grown(home), models) as server:
             row = attempt("bundles", count, "loaded", partial(closed, growth, server, models["mlp0"], 1, 64))
-            yield row | {"memory_mib": round(server.memory_bytes / 1024**2)}
-            settle(server)
+            before = server.cpu_seconds
+            time.sleep(growth.seconds)
+            idle = (server.cpu_seconds - before) / growth.seconds
+            yield row | {"memory_mib": round(server.memory_bytes / 1024**2), "idle_cpus": round(idle, 4)}
 
 
 def rows(growth: Growth) -> Iterator[Row]:
@@ -118,7 +114,6 @@ def rows(growth: Growth) -> Iterator[Row]:
     with growth.server(Snowgate(), {"mlp": mlp}) as server:
         for count in (1, 4, 16, 64):
             yield attempt("rows", count, "rows a call", partial(closed, growth, server, mlp, count, 16))
-        settle(server)
 
 
 def payload(growth: Growth) -> Iterator[Row]:
@@ -137,7 +132,6 @@ def payload(growth: Growth) -> Iterator[Row]:
         for size in sizes:
             sized = model(size)
             yield attempt("payload", size, "bytes", partial(closed, growth, server, sized, 1, 4))
-        settle(server)
 
 
 def open_loop(growth: Growth) -> Iterator[Row]:
@@ -152,7 +146,6 @@ def open_loop(growth: Growth) -> Iterator[Row]:
             rate = share * capacity["requests_per_second"]
             measure = partial(arriving, growth, server, mlp, rate)
             yield attempt("arrivals", round(share * 100), "% of that", measure)
-        settle(server)
 
 
 EXPERIMENTS: dict[str, Callable[[Growth], Iterator[Row]]] = {
@@ -195,9 +188,10 @@ def arriving(growth: Growth, server: Server, model: Model, rate: float) -> dict[
     if done.returncode:
         raise PointError(f"the arrivals ended with {done.returncode}: {done.stderr[-300:]}")
     found = json.loads(done.stdout)
-    spent = server.cpu_seconds - before
     server.answered += found["requests"]
-    wrong = answers.complaint(server, model, "binary")
+    spent = server.cpu_seconds - before
+    owed = server.peer.settled(server.place, server.answered)
+    wrong = owed or answers.complaint(server, model, "binary")
     if found["failed"] or wrong:
         raise PointError(wrong or f"{found['failed']} of {found['requests']} answers were not 2xx")
     quantiles = {name: found[name] for name in ("p50_ms", "p99_ms", "p999_ms", "late_p99_ms")}
@@ -248,8 +242,7 @@ def arguments() -> argparse.Namespace:
     add("--seconds", type=int, help="length of a point  [default: 5]")
     add("--cores", type=int, choices=[1, 2], default=1, help="1: pinned to one; 2: two, the generator on them too")
     add("--cache", type=Path, default=CACHE, help=f"where the run has its folder  [default: {CACHE}]")
-    add("-o", dest="form", choices=["markdown", "json"], default="markdown", help="form of the result")
-    add("--output", type=Path, metavar="FILE", help="write the result there as well")
+    add_output(parser)
     found = parser.parse_args()
     found.experiments = [name.strip() for name in found.experiments.split(",") if name.strip()]
     unknown = [name for name in found.experiments if name not in EXPERIMENTS]
@@ -284,15 +277,12 @@ def main() -> int:
         machine = "{cpu}, {cpus} CPUs, {memory_gib} GiB, Linux {kernel}, {file_system}".format(**describe(work))
         sync = durable_sync_ms(work)
     heading = [
-        f"{machine}, {time.strftime('%Y-%m-%d')}",
+        f"{machine}, {time.strftime('%Y-%m-%d')}, {checkout()}",
         f"`{shlex.join(['python', 'load_tests/growth.py', *sys.argv[1:]])}`",
         f"`snowgate serve --workers {chosen.cores}`, default settings: every answer durable in the log, monitor on",
         f"points of {chosen.seconds} s, binary bodies; fdatasync of 4 KB: p50 {sync['p50']} ms, p99 {sync['p99']} ms",
     ]
-    text = json.dumps(found, indent=2) + "\n" if chosen.form == "json" else document(found, heading)
-    print(text, end="")
-    if chosen.output:
-        chosen.output.write_text(text)
+    publish({"json": json.dumps(found, indent=2) + "\n", "markdown": document(found, heading)}, chosen)
     return 1 if any(row["error"] for row in found) else 0
 
 

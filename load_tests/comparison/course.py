@@ -76,9 +76,6 @@ class Course:
                         warm.add((point.model, point.body))
                     yield told(measure(server, point, seconds=self.plan.seconds, cpus=generator_cpus(cores)))
                     done.append(point)
-                owed = peer.settled(server.place, server.answered)
-            if owed:
-                yield from failed(points, owed)
         except ServerError as error:
             yield from failed([point for point in points if point not in done], str(error))
 
@@ -93,10 +90,6 @@ class Course:
                     except ServerError as error:
                         yield from failed(self.plan.points(peer, cores), str(error))
                 yield from self._rotations(servers, cores)
-                for server in servers:
-                    owed = server.peer.settled(server.place, server.answered)
-                    if owed:
-                        yield from failed(self.plan.points(server.peer, cores), owed)
 
     def _rotations(self, servers: list[Server], cores: int) -> Iterator[Sample]:
         plans = {server.peer.name: self.plan.points(server.peer, cores) for server in servers}

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,16 @@ def describe(folder: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "file_system": file_system(folder),
     }
+
+
+def checkout() -> str:
+    """Return the commit of this checkout, with `-dirty` when files were changed; or that there is none."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "no git checkout"
+    return f"commit {found}"
 
 
 def file_system(folder: Path) -> str:

@@ -92,7 +92,7 @@ class Peer(ABC):
         return {"log": None, "monitor": False}
 
     def settled(self, place: Place, requests: int) -> str | None:
-        """Say what it owes after answering so many requests, or None; asked at the end of its turn."""
+        """Wait until it has done all that belongs to so many answers; say what it owes after a while, or None."""
         return None
 
 

@@ -1,6 +1,8 @@
-"""A comparison as a Markdown document: how it was made, then the medians."""
+"""A comparison as a Markdown document: how it was made, then the medians; and where results go."""
 
+import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 COLUMNS = {
@@ -70,3 +72,17 @@ def _cell(row: Mapping[str, Any], name: str) -> str:
     if name == "server":
         return f"{value} \\*" if row["busy"] else str(value)
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where a result goes, and in which form."""
+    add = parser.add_argument
+    add("-o", dest="form", choices=["markdown", "json"], default="markdown", help="form of the result")
+    add("--output", type=Path, action="append", default=[], metavar="FILE", help="a copy: JSON when it ends so")
+
+
+def publish(texts: Mapping[str, str], chosen: argparse.Namespace) -> None:
+    """Print a result in the chosen form, and write the copies in the form that their names say."""
+    print(texts[chosen.form], end="")
+    for path in chosen.output:
+        path.write_text(texts["json" if path.suffix == ".json" else "markdown"])

@@ -18,7 +18,8 @@ def sample(server: str, rate: float, *, other: float = 0.0, error: str | None = 
     numbers = {"requests_per_second": rate, "p50_ms": 1.0, "p99_ms": 2.0, "cpu_us_per_request": 1e6 / max(rate, 1.0)}
     point = Point(server, "mlp", "json", 1, 64)
     facts = {"log": "commit", "monitor": True, "durable_sync_ms": {"p50": sync, "p99": 2 * sync}}
-    return Sample(point, {} if error else numbers | {"other_cpus": other}, facts, error)
+    numbers |= {"other_cpus": other, "settling_cpu_us_per_request": 0.0}
+    return Sample(point, {} if error else numbers, facts, error)
 
 
 def test_a_report_of_the_generator_is_read() -> None:
