@@ -25,6 +25,7 @@ import numpy as np
 from bundles.runner import frames
 from gateway.errors import ClientGone, ModelFailed, TimedOut, Unavailable
 from gateway.replica import Replica
+from gateway.schema import Key, Schema
 from gateway.steps import Step
 from monitors.log.record import Tensor
 
@@ -58,12 +59,12 @@ class Waiting(Step):
 
     __slots__ = ("deadline_ns", "inputs", "key", "moved", "queued_ns", "rows", "sent_ns")
 
-    def __init__(self, inputs: list[Tensor], rows: int, deadline_ns: int, *, batched: bool) -> None:
+    def __init__(self, inputs: list[Tensor], rows: int, deadline_ns: int, key: Key) -> None:
         super().__init__()
         self.inputs = inputs
         self.rows = rows
         self.deadline_ns = deadline_ns
-        self.key = tuple([(one.name, one.datatype, *(one.shape[1:] if batched else one.shape)) for one in inputs])
+        self.key = key
         self.queued_ns = perf_counter_ns()
         self.sent_ns = 0
         self.moved = False
@@ -78,7 +79,7 @@ class RunnerQueue:
         *,
         max_batch_size: int,
         waiting_calls_max: int,
-        batched: bool,
+        schema: Schema,
         hang_seconds: float,
         on_batch: Callable[[int], None],
         on_hang: Callable[[str], None],
@@ -87,7 +88,7 @@ class RunnerQueue:
         self.name = name
         self.max_batch_size = max_batch_size
         self._waiting_calls_max = waiting_calls_max
-        self.batched = batched
+        self._schema = schema
         self.on_batch = on_batch
         self._hang_ns = int(hang_seconds * 1e9)
         self._on_hang = on_hang
@@ -138,7 +139,7 @@ class RunnerQueue:
                 "([server] max_waiting_calls, shared by the workers); try again in a second"
             )
             raise Unavailable(msg)
-        waiting = Waiting(inputs, rows, deadline_ns, batched=self.batched)
+        waiting = Waiting(inputs, rows, deadline_ns, self._schema.key(inputs))
         self._waiting.append(waiting)
         self._waiting_rows += rows
         # One turn of the loop later: all calls that arrived in this turn then leave in one frame.
@@ -259,7 +260,7 @@ class RunnerQueue:
             Tensor(
                 name=spec["name"],
                 datatype=spec["datatype"],
-                shape=[last - first, *spec["shape"][1:]] if self.batched else list(spec["shape"][1:]),
+                shape=[last - first, *spec["shape"][1:]] if self._schema.batched else list(spec["shape"][1:]),
                 data=bytes(data[edges(first) : edges(last)]),
             )
             for spec, data, edges in side

@@ -150,7 +150,7 @@ class Worker:
                 f"model '{entry['model']}' version '{entry['version']}'",
                 max_batch_size=entry["max_batch_size"],
                 waiting_calls_max=self.settings.waiting_calls_max,
-                batched=schema.batched,
+                schema=schema,
                 hang_seconds=entry["hang_seconds"],
                 on_batch=self.metrics.batch_counter(entry["model"], entry["version"]),
                 on_hang=lambda path: self.channel.send({"hangs": path}),

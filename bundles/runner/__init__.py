@@ -6,6 +6,8 @@ path, with `-I`, by the interpreter of the bundle's environment, in which Snowga
     python -I -u …/bundles/runner --directory UNPACKED --socket PATH --parent PID --confine SCRATCH
 
 `frames` is what goes over the socket, `connections` a worker's end of it; `loaders` turns a folder into something that
-predicts, `confine` gives up what a model does not need, `signals` measures what the monitors follow, `batches` makes
-answers of frames, `server` is the loop around them. The host's side is `bundles.process`.
+predicts, run by one of the `engines`, which a `trial` compares on the `golden` examples; `around` are the bundle's own
+functions before and behind its `model`, `declared` holds answers against what was declared; `signals` measures what the
+monitors follow, `batches` makes answers of frames, `server` is the loop around them. `confine` gives up what a model
+does not need, before any of it. The host's side is `bundles.process`.
 """
