@@ -16,7 +16,7 @@ import resource
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,7 @@ class Runner:
     ) -> None:
         self.launch = launch
         self.number = number
+        self.device = device_of(number, launch.settings.devices)
         self.socket = ""
         self.state: State = "starting"
         self.reason = ""
@@ -127,13 +128,14 @@ class Runner:
                     scratch,
                     self.launch.python,
                     self.launch.engine,
+                    self.device,
                     confined=self.launch.settings.confine,
                 ),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 cwd=scratch,
-                env=process.environment(scratch),
+                env=process.environment(scratch, self.device),
                 start_new_session=True,
             )
             self._limit_data(self._process.pid)
@@ -241,6 +243,15 @@ def _check_golden(bundle: Bundle, path: str) -> process.GoldenReport:
         return process.reproduces_golden(bundle, connection)
     finally:
         connection.close()
+
+
+def device_of(number: int, devices: Sequence[str]) -> str:
+    """Return the device of a replica, by its number from 1: they are spread, one a device and then round again.
+
+    >>> [device_of(number, ["cuda:0", "cuda:1"]) for number in (1, 2, 3)]
+    ['cuda:0', 'cuda:1', 'cuda:0']
+    """
+    return devices[(number - 1) % len(devices)]
 
 
 def memory_bytes(pid: int) -> int:

@@ -18,6 +18,7 @@ from bundles.bundle import Bundle
 from bundles.errors import BundleError
 from bundles.home import Home
 from bundles.loading import prepare
+from bundles.runner.engines import CPU, EAGER
 from gateway.engines import Engines
 from gateway.reconcile import RunnerState
 from gateway.runner import Launch, Runner
@@ -63,10 +64,12 @@ class ReplicaSet:
             self.bundle = await asyncio.to_thread(prepare, home.store(), self.digest, home.keys(), self.directory)
             settings = self._runners.settings.runner_of(self.bundle.model)
             python = await asyncio.to_thread(self._python, self.bundle, settings, asyncio.get_running_loop())
-            # Before the first start: all replicas then run the bundle alike.
-            engine = await self._runners.engines.engine_for(
-                self.bundle, self.directory, settings.engine, python, confined=settings.confine
-            )
+            # Before the first start: all replicas then run the bundle alike. The other engines are for processors.
+            engine = EAGER
+            if set(settings.devices) == {CPU}:
+                engine = await self._runners.engines.engine_for(
+                    self.bundle, self.directory, settings.engine, python, confined=settings.confine
+                )
         except (BundleError, OSError) as error:
             self._refusal = str(error)
             log.error("bundle %s can't be served: %s", self.digest[:19], self._refusal)  # noqa: TRY400 - it says all
@@ -215,6 +218,7 @@ class Runners:
                 "digest": one.digest,
                 "replicas": one.wanted,
                 "ready": len(one.ready),
+                "devices": [each.device for each in one.replicas],
                 "confined": one.ready[0].confined if one.ready else {},
                 "reasons": [each.reason for each in one.replicas if each.reason],
             }

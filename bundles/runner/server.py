@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from . import trial
 from .batches import Batches
 from .connections import Connection, Frame
-from .engines import EAGER
+from .engines import CPU, EAGER
 from .lineage import die_with
 from .loaders import load
 
@@ -109,6 +109,7 @@ def main(confined: Mapping[str, str]) -> None:
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--confine", metavar="SCRATCH")  # Done by now.
     parser.add_argument("--engine", default=EAGER)
+    parser.add_argument("--device", default=CPU)
     parser.add_argument("--trial", type=float, metavar="SECONDS")
     parser.add_argument("--hardware", action="store_true")
     arguments = parser.parse_args()
@@ -128,7 +129,7 @@ def main(confined: Mapping[str, str]) -> None:
             for outcome in trial.run(arguments.directory, config, arguments.trial):
                 _say(said, outcome)
             return
-        loaded = load(arguments.directory, config, arguments.engine)
+        loaded = load(arguments.directory, config, arguments.engine, arguments.device)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listening.bind(arguments.socket)
         listening.listen(128)

@@ -27,7 +27,7 @@ def test_more_and_fewer_replicas_under_load(home: Home, packed: Packed, tmp_path
     scaled = gateway.snowgate("rollout", "scale", "signs", "--replicas", "3", "--wait", "--reason", "a busy day")
     (loaded,) = scaled["runners"]
     assert (loaded["version"], loaded["replicas"], loaded["ready"]) == ("1", 3, 3)
-    assert loaded["confined"] == confine.offered()
+    assert (loaded["confined"], loaded["devices"]) == (confine.offered(), ["cpu"] * 3)
     assert len(gateway.children(RUNNER)) == 3
     count = len(load.answered)
     wait_until(lambda: len(load.answered) > count + 300, what="traffic on three")
