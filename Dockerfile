@@ -1,4 +1,4 @@
-# The gateway in an image of its own. Build with what your bundles need: --build-arg EXTRAS=torch
+# The gateway in an image of its own. Build with what your bundles need: --build-arg EXTRAS=torch,onnxruntime
 #
 #   docker build -t snowgate .
 #   docker run -p 8080:8080 -v snowgate:/var/lib/snowgate -v ./api-keys:/run/secrets/snowgate-api-keys:ro snowgate

@@ -21,8 +21,7 @@ import numpy as np
 from bundles.errors import RunnerFailed, RunnerGone
 from bundles.runner import frames
 from bundles.runner.engines import EAGER
-from bundles.runner.golden import compare
-from bundles.runner.signals import widened
+from bundles.runner.golden import worst_of
 
 Array = np.ndarray[Any, Any]
 RUNNER = Path(__file__).parent / "runner"
@@ -30,19 +29,29 @@ PREDICT_SECONDS = 300.0
 END_SECONDS = 1.0
 """How long a runner that closed its connection may take to end, before it is said to be alive."""
 STDERR_SHOWN = 4_000
-VARIABLES = frozenset({"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ"})
+SOCKET = "runner.sock"
+VARIABLES = frozenset({"LANG", "LANGUAGE", "LD_LIBRARY_PATH", "PATH", "TZ"})
 VARIABLE_PREFIXES = ("CUDA_", "GOMP_", "KMP_", "LC_", "MKL_", "NVIDIA_", "OMP_", "OPENBLAS_", "TF_", "TORCH_", "XLA_")
 """Where to find things, and how many threads: all else that a model needs belongs in its bundle's parameters."""
 
 
-def command(directory: Path, socket_path: str, python: str = sys.executable, engine: str = EAGER) -> list[str]:
-    """Return the command line of a runner for an unpacked bundle; the caller must be its parent process."""
-    return [*_program(python), "--directory", str(directory), "--socket", socket_path, "--engine", engine]
+def command(
+    directory: Path, scratch: Path, python: str = sys.executable, engine: str = EAGER, *, confined: bool = True
+) -> list[str]:
+    """Return the command line of a runner for an unpacked bundle; the caller must be its parent process.
+
+    `scratch` is an empty folder of its own, in which its socket will be: the only place where it can write when it is
+    confined (`bundles.runner.confine`).
+    """
+    place = ["--socket", str(scratch / SOCKET), "--engine", engine]
+    return [*_program(python), *_of(directory, scratch, confined=confined), *place]
 
 
-def trial_command(directory: Path, seconds: float, python: str = sys.executable) -> list[str]:
+def trial_command(
+    directory: Path, scratch: Path, seconds: float, python: str = sys.executable, *, confined: bool = True
+) -> list[str]:
     """Return the command line that tries all engines of an unpacked bundle: a line of JSON each (`runner.trial`)."""
-    return [*_program(python), "--directory", str(directory), "--trial", str(seconds)]
+    return [*_program(python), *_of(directory, scratch, confined=confined), "--trial", str(seconds)]
 
 
 def hardware_command(python: str = sys.executable) -> list[str]:
@@ -54,11 +63,16 @@ def _program(python: str) -> list[str]:
     return [python, "-I", "-u", str(RUNNER), "--parent", str(os.getpid())]
 
 
-def environment() -> dict[str, str]:
-    """Return the variables that a runner gets of ours: what a framework needs, and nothing that may be a secret."""
-    return {
+def _of(directory: Path, scratch: Path, *, confined: bool) -> list[str]:
+    return ["--directory", str(directory.absolute()), *(["--confine", str(scratch)] if confined else [])]
+
+
+def environment(scratch: Path) -> dict[str, str]:
+    """Return the variables that a runner gets: what a framework needs of ours, and nothing that may be a secret."""
+    ours = {
         name: value for name, value in os.environ.items() if name in VARIABLES or name.startswith(VARIABLE_PREFIXES)
     }
+    return ours | {"HOME": str(scratch), "TMPDIR": str(scratch)}
 
 
 class RunnerConnection:
@@ -130,13 +144,15 @@ class RunnerProcess:
         """Start it and wait until it is ready. Raises RunnerFailed."""
         self._folder = tempfile.TemporaryDirectory(prefix="snowgate-")
         self._errors = tempfile.TemporaryFile()
-        self.socket_path = str(Path(self._folder.name) / "runner.sock")
+        scratch = Path(self._folder.name)
+        self.socket_path = str(scratch / SOCKET)
         self._process = subprocess.Popen(
-            command(self._directory, self.socket_path, self._python, self._engine),
+            command(self._directory, scratch, self._python, self._engine),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=environment(),
+            cwd=scratch,
+            env=environment(scratch),
         )
         try:
             self.ready = self._wait_ready()
@@ -238,15 +254,6 @@ def reproduces_golden(bundle: HasGolden, connection: Predicts) -> GoldenReport:
         RunnerFailed: the model raised.
     """
     inputs, recorded = bundle.golden()
-    tolerance = dict(bundle.config["tolerance"])
-    halves = {spec["name"] for spec in bundle.config["outputs"] if spec["datatype"] == "BF16"}
     outputs, _signals = connection.predict(inputs)
-    found = []
-    for name, expected in recorded.items():
-        pair = (outputs[name], expected)
-        if name in halves:
-            pair = (widened(outputs[name]), widened(expected))
-        agrees, gap = compare(*pair, tolerance)
-        found.append((not agrees, gap, name))
-    differs, worst, output = max(found)
-    return GoldenReport(not differs, output, worst, tolerance)
+    agrees, worst, output = worst_of(bundle.config, outputs, recorded)
+    return GoldenReport(agrees, output, worst, dict(bundle.config["tolerance"]))

@@ -23,7 +23,7 @@ from gateway.console.live import Live
 from gateway.console.pages import add_console
 from gateway.guard import Guard
 from gateway.operations import Operations
-from gateway.problems import add_problem_handlers
+from gateway.problems import DESCRIBED, add_problem_handlers
 from gateway.traffic import Sampler, Traffic
 
 Actor = Annotated[str, Field(min_length=1, max_length=128, description="Who does it; goes into the audit log.")]
@@ -85,6 +85,7 @@ def create_app(
         title="Snowgate",
         summary="What an operator can do with a running gateway.",
         openapi_url="/openapi.json",
+        responses=DESCRIBED,
         docs_url=None,
         redoc_url=None,
     )

@@ -14,8 +14,17 @@ from gateway.errors import InferenceError, Unavailable
 from gateway.extension_routes import extension_routes
 from gateway.extensions import Extensions
 from gateway.head import HEALTH_PATHS
+from gateway.openapi import data_plane
 from gateway.predict import Predictor
 
+LANE_PATHS = (
+    "/v2/models/{name}/infer",
+    "/v2/models/{name}/versions/{version}/infer",
+    "/v1/models/{name}:predict",
+    "/v1/models/{name}/versions/{version}:predict",
+)
+"""What the lane answers, when it is posted."""
+OTHER_METHODS = ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 VERSION = "0.1.0"
 
 
@@ -34,12 +43,19 @@ def create_data_app(
     async def server() -> dict[str, Any]:
         return {"name": "snowgate", "version": VERSION, "extensions": extensions.names}
 
+    @app.get("/openapi.json")
+    async def description() -> dict[str, Any]:
+        return data_plane(VERSION)
+
     @app.get("/v2/models")
     async def models() -> dict[str, Any]:
         return {"models": sorted(predictor.table.models)}
 
     # Before the routes of one model, of which none may be called `stats`.
     app.include_router(extension_routes(extensions))
+
+    for path in LANE_PATHS:
+        app.add_api_route(path, _only_post, methods=OTHER_METHODS, include_in_schema=False)
 
     @app.get("/v2/models/{name}")
     async def model(name: str) -> dict[str, Any]:
@@ -92,6 +108,10 @@ class Admit:
         await self._app(scope, receive, send)
 
 
+async def _only_post(request: Request) -> JSONResponse:
+    return _error(405, f"{request.method} {request.url.path}: Method Not Allowed, expected POST", {"Allow": "POST"})
+
+
 def _v1_routes(predictor: Predictor) -> APIRouter:
     """KServe's first protocol, beside `:predict`, which the lane answers."""
     router = APIRouter()
@@ -105,15 +125,15 @@ def _v1_routes(predictor: Predictor) -> APIRouter:
     async def models() -> dict[str, Any]:
         return {"models": sorted(predictor.table.models)}
 
-    @router.get("/v1/models/{name}")
-    async def model(name: str) -> dict[str, Any]:
-        return _ready(predictor, name, None)
-
     @router.post("/v1/models/{name}:explain")
     async def explain(name: str) -> JSONResponse:
         predictor.table.model(name)
         sentence = "no explainer runs here; `snowgate prediction show ID --chain` tells what stands behind an answer"
-        return _error(501, f"explain: {sentence}")
+        return _error(404, f"explain: {sentence}")
+
+    @router.get("/v1/models/{name}")
+    async def model(name: str) -> dict[str, Any]:
+        return _ready(predictor, name, None)
 
     return router
 

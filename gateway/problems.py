@@ -16,6 +16,35 @@ from state import Conflict
 
 log = logging.getLogger("snowgate.admin")
 
+TEXT = {"type": "string"}
+SHAPE = {
+    "type": "object",
+    "properties": {
+        "type": TEXT,
+        "title": TEXT,
+        "status": {"type": "integer"},
+        "detail": TEXT,
+        "instance": TEXT,
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"field": TEXT, "problem": TEXT},
+                "required": ["field", "problem"],
+            },
+        },
+    },
+    "required": ["type", "title", "status", "detail", "instance"],
+}
+DESCRIBED: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": HTTPStatus(status).phrase,
+        "content": {"application/problem+json": {"schema": SHAPE}},
+    }
+    for status in (400, 401, 403, 404, 409, 411, 413, 421, 422, 500)
+}
+"""What OpenAPI says of every route that can go wrong."""
+
 
 def problem(
     status: int,

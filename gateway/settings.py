@@ -93,9 +93,6 @@ class ServerSettings(Section):
 class RunnerSettings(Section):
     """The processes in which models are loaded."""
 
-    engine: Engine = Field(
-        default="auto", description="What runs torch bundles: the fastest that agrees (auto), or always this one."
-    )
     replicas: int = Field(default=1, ge=1, le=REPLICAS_MAX, description="Runners of a version that has traffic.")
     memory_bytes: int | None = Field(
         default=None, ge=64 * 1024 * 1024, description="A runner that takes more is killed and started anew."
@@ -104,8 +101,17 @@ class RunnerSettings(Section):
         default=60.0, gt=0, description="A runner whose batch takes longer is killed and started anew."
     )
     load_seconds: float = Field(default=600.0, gt=0, description="How long a model may take to load.")
+    confine: bool = Field(
+        default=True, description="Runners have no network, no rights, and files only where they need them."
+    )
+    environments: Literal["own", "gateway"] = Field(
+        default="own", description="Bundles with requirements of their own get them (own), or what is here (gateway)."
+    )
     deaths_max: int = Field(
         default=10, ge=1, description="After so many deaths in a row a runner is parked and an incident opened."
+    )
+    engine: Engine = Field(
+        default="auto", description="What runs torch bundles: the fastest that agrees (auto), or always this one."
     )
 
 
@@ -116,6 +122,9 @@ class ModelSettings(Section):
     memory_bytes: int | None = Field(default=None, ge=64 * 1024 * 1024, description="As runner.memory_bytes.")
     hang_seconds: float | None = Field(default=None, gt=0, description="As runner.hang_seconds.")
     load_seconds: float | None = Field(default=None, gt=0, description="As runner.load_seconds.")
+    engine: Engine | None = Field(default=None, description="As runner.engine.")
+    confine: bool | None = Field(default=None, description="As runner.confine.")
+    environments: Literal["own", "gateway"] | None = Field(default=None, description="As runner.environments.")
 
 
 class LogSettings(Section):

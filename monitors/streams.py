@@ -21,11 +21,11 @@ from monitors.signals import Shift, SignalWatch, Watching, page_shares
 
 WINDOW_ROWS = 1_000
 SECONDS_A_DAY = 86_400.0
-SHORTEST_SECONDS = 0.05
+SHORTEST_SECONDS = 0.1
 """A batch spans at least this time: where 64 rows come in 4 ms, to judge 64 at a time would cost more than to serve
-them, and nobody is woken sooner."""
-ROWS_MAX = 4_096
-"""But never more rows than this: 82,000 rows a second, at 100 B a signal and row some 3 MB."""
+them, and nobody is woken sooner by it."""
+ROWS_MAX = 8_192
+"""But never more rows than this: 82,000 rows a second, at 100 B a signal and row some 6 MB."""
 LATE_SECONDS = 1.0
 """Grace for records that were admitted in a batch's time and are written later: a prediction rarely takes longer."""
 

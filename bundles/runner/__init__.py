@@ -3,9 +3,9 @@
 This folder stands alone: the standard library, numpy, and the framework of the bundle's loader. It is started by its
 path, with `-I`, by the interpreter of the bundle's environment, in which Snowgate need not be installed:
 
-    python -I -u …/bundles/runner --directory UNPACKED --socket PATH --parent PID
+    python -I -u …/bundles/runner --directory UNPACKED --socket PATH --parent PID --confine SCRATCH
 
 `frames` is what goes over the socket, `connections` a worker's end of it; `loaders` turns a folder into something that
-predicts, `signals` measures what the monitors follow, `batches` makes answers of frames, `server` is the loop around
-them. The host's side is `bundles.process`.
+predicts, `confine` gives up what a model does not need, `signals` measures what the monitors follow, `batches` makes
+answers of frames, `server` is the loop around them. The host's side is `bundles.process`.
 """

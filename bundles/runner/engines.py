@@ -44,7 +44,8 @@ class Network:
 
 def threads() -> int:
     """Return the threads that one call may take; `__main__` has set the variable where nobody else did."""
-    return int(os.environ.get("OMP_NUM_THREADS", "1"))
+    # It may be a list, for parallel regions inside of others.
+    return int(os.environ.get("OMP_NUM_THREADS", "1").partition(",")[0])
 
 
 def build(name: str, network: Network) -> Predict:

@@ -49,6 +49,7 @@ DTYPES = {
 }
 """As in `bundles.schema`, said again because this folder stands alone; a test holds the two together."""
 _NAMES = {dtype: name for name, dtype in DTYPES.items() if name != "BF16"}
+ALIGNED = 64
 DESCRIPTIONS_KNOWN_MAX = 1024
 """A bundle of fixed sizes has one for each number of rows; at a kilobyte each this is a megabyte."""
 
@@ -69,7 +70,9 @@ def describe(rows: int, parts: tuple[tuple[str, tuple[Spec, ...]], ...]) -> byte
         described[part] = [
             {label: name, "datatype": datatype, "shape": shape, "size": size} for name, datatype, shape, size in specs
         ]
-    return json.dumps(described, separators=(",", ":")).encode()
+    text = json.dumps(described, separators=(",", ":")).encode()
+    # Spaces behind it, so that the body begins where numbers may lie: arrays look into it as it comes.
+    return text + b" " * (-(FIXED.size + len(text)) % ALIGNED)
 
 
 def encode(

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .signals import widened
+
 Array = np.ndarray[Any, Any]
 Sides = tuple[dict[str, Array], dict[str, Array]]
 
@@ -45,6 +47,26 @@ def repeated(arrays: Mapping[str, Array], rows: int) -> dict[str, Array]:
     [1, 2, 3, 1, 2]
     """
     return {name: array[np.arange(rows) % len(array)] for name, array in arrays.items()}
+
+
+def worst_of(
+    config: Mapping[str, Any], outputs: Mapping[str, Array], recorded: Mapping[str, Array]
+) -> tuple[bool, float, str]:
+    """Compare answers with what was recorded, within a bundle's tolerance.
+
+    Returns whether all agree, and the largest difference with the output that has it, of those that do not agree if
+    there are any.
+    """
+    halves = {spec["name"] for spec in config["outputs"] if spec["datatype"] == "BF16"}
+    found = []
+    for name, expected in recorded.items():
+        pair = (outputs[name], expected)
+        if name in halves:
+            pair = (widened(outputs[name]), widened(expected))
+        agrees, gap = compare(*pair, config["tolerance"])
+        found.append((not agrees, gap, name))
+    differs, worst, output = max(found)
+    return not differs, worst, output
 
 
 def compare(got: Array, expected: Array, tolerance: Mapping[str, float]) -> tuple[bool, float]:

@@ -32,9 +32,9 @@ class Model:
 
     def answer(self, inputs: Arrays, rows: int) -> Answered:
         """Answer some rows (rows first, whatever the bundle's code takes). Raises whatever its code raises."""
+        if self.around.batched and rows <= self.max_batch_size:
+            return self._call(inputs, rows)
         parts = list(self._calls(inputs, rows))
-        if len(parts) == 1:
-            return parts[0]
         joined = [
             {name: np.concatenate([side[name] for side in sides]) for name in sides[0]}
             for sides in zip(*((part.outputs, part.model_inputs, part.model_outputs) for part in parts), strict=True)
@@ -47,9 +47,6 @@ class Model:
                 one = self._call({name: array[row, ...] for name, array in inputs.items()}, None)
                 sides = (one.outputs, one.model_inputs, one.model_outputs)
                 yield Answered(*({name: array[np.newaxis] for name, array in side.items()} for side in sides))
-            return
-        if rows <= self.max_batch_size:
-            yield self._call(inputs, rows)
             return
         for first in range(0, rows, self.max_batch_size):
             last = min(first + self.max_batch_size, rows)

@@ -98,12 +98,16 @@ class Server:
                 self._selector.modify(connection.end, events, connection)
 
 
-def main() -> None:
-    """Load the bundle, say so in one line on standard output, serve; or try the engines, in a line each."""
+def main(confined: Mapping[str, str]) -> None:
+    """Load the bundle, say so in one line on standard output, serve; or try the engines, in a line each.
+
+    `confined` is what `confine` did.
+    """
     parser = argparse.ArgumentParser(prog="runner")
     parser.add_argument("--directory", type=Path)
     parser.add_argument("--socket")
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--confine", metavar="SCRATCH")  # Done by now.
     parser.add_argument("--engine", default=EAGER)
     parser.add_argument("--trial", type=float, metavar="SECONDS")
     parser.add_argument("--hardware", action="store_true")
@@ -132,8 +136,14 @@ def main() -> None:
         traceback.print_exc(file=sys.stderr)
         _say(said, {"ready": False, "error": f"{type(error).__name__}: {error}"})
         raise SystemExit(1) from error
-    load_seconds = time.monotonic() - began
-    _say(said, {"ready": True, "load_seconds": load_seconds, "platform": loaded.platform, "engine": loaded.engine})
+    ready = {
+        "ready": True,
+        "load_seconds": time.monotonic() - began,
+        "platform": loaded.platform,
+        "engine": loaded.engine,
+        "confined": confined,
+    }
+    _say(said, ready)
     said.close()
     Server(Batches(loaded, config), listening).run()
 

@@ -14,12 +14,14 @@ monitors count as invalid.
 """
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from math import exp, isfinite, log, sqrt
 from typing import Any
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+FEW = 64
+"""Numbers up to which Python's own arithmetic takes less than numpy's calls: a lone row of a small model."""
 
 
 def of_outputs(outputs: Mapping[str, Array], meanings: Sequence[tuple[str, str | None]]) -> dict[str, Array]:
@@ -30,6 +32,8 @@ def of_outputs(outputs: Mapping[str, Array], meanings: Sequence[tuple[str, str |
     """
     with np.errstate(all="ignore"):  # Nonsense is in the signals; a warning a batch helps nobody.
         by_output = {name: _of_output(semantic, outputs[name]) for name, semantic in meanings if semantic is not None}
+    if len(by_output) == 1:
+        return next(iter(by_output.values()))
     owners: dict[str, int] = {}
     for found in by_output.values():
         for signal in found:
@@ -73,10 +77,11 @@ def _of_output(semantic: str, array: Array) -> dict[str, Array]:
 
 
 def _of_logits(rows: Array) -> dict[str, Array]:
-    """For a lone row numpy's calls cost more than its arithmetic: no more of them than needed, and plain ufuncs."""
     if rows.shape[1] == 1:
         # One logit x is two classes with the logits 0 and x.
         rows = np.concatenate([np.zeros_like(rows), rows], axis=1)
+    if rows.size <= FEW and (few := _of_few_logits(rows.tolist())):
+        return few
     highest = np.maximum.reduce(rows, axis=1, keepdims=True)
     shifted = rows - highest
     powers = np.exp(shifted)
@@ -97,6 +102,24 @@ def _of_logits(rows: Array) -> dict[str, Array]:
         "margin": margin,
         "energy": energy,
     }
+
+
+def _of_few_logits(rows: list[list[float]]) -> dict[str, Array] | None:
+    """As `_of_logits`; None where there is nonsense, or a class that is masked by minus infinity."""
+    classes, floats = [], []
+    for row in rows:
+        if not isfinite(sum(row)):
+            return None
+        highest = max(row)
+        powers = [exp(one - highest) for one in row]
+        total = sum(powers)
+        entropy = log(total) - sum(power * (one - highest) for power, one in zip(powers, row, strict=True)) / total
+        classes.append(row.index(highest))
+        powers.sort()
+        floats.append((1 / total, entropy, (1 - powers[-2]) / total, log(total) + highest))
+    confidence, entropies, margin, energy = np.array(floats).T
+    found = {"class": np.array(classes), "confidence": confidence, "entropy": entropies}
+    return {**found, "margin": margin, "energy": energy}
 
 
 def _of_probabilities(rows: Array) -> dict[str, Array]:
@@ -131,6 +154,8 @@ def _of_input(array: Array) -> dict[str, Array]:
     if rows.dtype.itemsize < 4:
         # The squares of a half-precision image are beyond what half precision holds.
         rows = rows.astype(np.float32)
+    if rows.size <= FEW and (few := _of_few_floats(rows.tolist())):
+        return few
     mean = np.add.reduce(rows, axis=1) / rows.shape[1]
     # A NaN anywhere shows in the sum of all, so the usual batch is not searched for them.
     if isfinite(np.add.reduce(mean)):
@@ -142,6 +167,19 @@ def _of_input(array: Array) -> dict[str, Array]:
     spread = np.where(missing, 0, rows - mean[:, np.newaxis])
     contrast = np.sqrt((spread * spread).sum(axis=1) / count)
     return {"mean": mean, "contrast": contrast, "missing": missing.mean(axis=1)}
+
+
+def _of_few_floats(rows: list[list[float]]) -> dict[str, Array] | None:
+    """As `_of_input` for floats; None where one is not finite."""
+    found = []
+    for row in rows:
+        mean = sum(row) / len(row)
+        if not isfinite(mean):
+            return None
+        # Not by **, which raises where a product is infinite.
+        found.append((mean, sqrt(sum((one - mean) * (one - mean) for one in row) / len(row)), 0.0))
+    mean, contrast, missing = np.array(found).T
+    return {"mean": mean, "contrast": contrast, "missing": missing}
 
 
 def _spread(rows: Array, mean: Array) -> Array:

@@ -120,5 +120,4 @@ class Watch:
     def drain(self) -> None:
         """As `Handler.drain`: the client watches on over another connection."""
         self._health.forget(self)
-        self._stream.start(START)
         self._stream.finish(DONE if self._name is None else trailers(503, "draining: watch over another connection"))

@@ -44,7 +44,6 @@ class Reflect:
 
     def ended(self) -> None:
         """As `Handler.ended`."""
-        self._stream.start(START)
         self._stream.finish(DONE)
 
     def refuse(self, error: InferenceError) -> None:
@@ -56,7 +55,6 @@ class Reflect:
 
     def drain(self) -> None:
         """As `Handler.drain`."""
-        self._stream.start(START)
         self._stream.finish(trailers(503, "draining: ask over another connection"))
 
 

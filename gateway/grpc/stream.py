@@ -87,6 +87,7 @@ class Stream:
         "_body",
         "_carrier",
         "_credit",
+        "_held",
         "_limit",
         "_outgoing",
         "_refused",
@@ -114,6 +115,7 @@ class Stream:
         self._limit = limit
         self._body = bytearray()
         self._credit = 0
+        self._held = 0
         self._outgoing: deque[memoryview] = deque()
         self._trailers: bytes | None = None
         self._started = False
@@ -189,9 +191,13 @@ class Stream:
         return inflated
 
     def _release(self, size: int) -> None:
+        """Let the client send more: at once on a stream of messages, else only when this call has its answer."""
+        if not self.handler.patient:
+            self._held += size
+            return
         self._carrier.release(size)
         self._credit += size
-        if self.handler.patient and not self.ended and self._credit >= FRAME_BYTES:
+        if not self.ended and self._credit >= FRAME_BYTES:
             self._carrier.write(frame(WINDOW_UPDATE, 0, self.number, number(self._credit)))
             self._credit = 0
 
@@ -245,13 +251,8 @@ class Stream:
             self.pump()
 
     def fail(self, status: int, message: str) -> None:
-        """End the call with an error, without anything before it where nothing was sent."""
-        last = trailers(status, message)
-        if self._started:
-            self.finish(last)
-        elif not self.closed:
-            self._carrier.write(headers(self.number, START + last, end=True))
-            self._close()
+        """End the call with an error."""
+        self.finish(trailers(status, message))
 
     @property
     def waiting_bytes(self) -> int:
@@ -274,20 +275,25 @@ class Stream:
             else:
                 self._outgoing[0] = first[room:]
         if self._trailers is not None:
-            self._carrier.write(headers(self.number, self._trailers, end=True))
+            # Where nothing was sent before, one block is both what stands before and behind.
+            last = self._trailers if self._started else START + self._trailers
+            self._carrier.write(headers(self.number, last, end=True))
             self._close()
 
     def _close(self) -> None:
-        self.closed = True
-        self._drop_body()
+        self._let_go()
         self._carrier.close(self)
+
+    def _let_go(self) -> None:
+        self.closed = True
+        self._carrier.release(self._held)
+        self._drop_body()
 
     def lose(self) -> None:
         """The client does not wait for the answer any more."""
         if self.closed:
             return
-        self.closed = True
-        self._drop_body()
+        self._let_go()
         self._outgoing.clear()
         self.handler.gone()
 

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,9 @@ def test_sizes_that_a_bundle_leaves_open_stay_open(tmp_path: Path, engine: str) 
 
 def trial(directory: Path, seconds: float = 60) -> dict[str, dict[str, Any]]:
     """Try all engines."""
-    done = subprocess.run(process.trial_command(directory, seconds), capture_output=True, check=True, timeout=100)
+    with tempfile.TemporaryDirectory(prefix="snowgate-") as scratch:
+        command, own = process.trial_command(directory, Path(scratch), seconds), process.environment(Path(scratch))
+        done = subprocess.run(command, capture_output=True, check=True, timeout=100, cwd=scratch, env=own)
     return {outcome["engine"]: outcome for outcome in map(json.loads, done.stdout.splitlines())}
 
 

@@ -37,6 +37,18 @@ def test_every_datatype_comes_back(array: np.ndarray[Any, Any]) -> None:
     assert (got == array).all()
 
 
+@pytest.mark.parametrize("name", ["x", "pixels", "a longer name"])
+def test_numbers_lie_where_numbers_may_lie(name: str) -> None:
+    """An array that looks into a frame is aligned: what is not costs every library that reads it."""
+    spec, data = frames.from_array(name, np.arange(3, dtype="f8"))
+    frame = frames.encode(frames.describe(3, (("inputs", (spec,)),)), [data], id=1)
+    for piece in (len(frame), 50):  # As one, and in pieces that are put together.
+        decoder = frames.Decoder()
+        pieces = [frame[first : first + piece] for first in range(0, len(frame), piece)]
+        ((header, body),) = [one for part in pieces for one in decoder.feed(part)]
+        assert frames.to_array(header["inputs"][0], body).flags.aligned
+
+
 def test_half_precision_of_the_brain_kind_travels_as_its_bits() -> None:
     """BF16 has no numpy type: its bits are said to be BF16, and come back as bits."""
     bits = np.array([0x3F80, 0xC000], dtype=np.uint16)

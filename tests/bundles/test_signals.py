@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from bundles.runner.signals import of_inputs, of_outputs, widened
+from bundles.runner.signals import FEW, of_inputs, of_outputs, widened
 
 INF, NAN = float("inf"), float("nan")
 
@@ -92,6 +92,31 @@ def test_nothing_raises_or_warns_on_any_floats(outputs: np.ndarray[tuple[int, in
         if semantic in ("logits", "probabilities"):
             assert set(np.flatnonzero(found["class"] == -1)) == set(np.flatnonzero(np.isnan(found["confidence"])))
     assert {values.shape for values in of_inputs({"x": outputs}).values()} == {(3,)}
+
+
+@given(
+    arrays.arrays(np.float32, (3, 4), elements=st.floats(-(2**50), 2**50, width=32) | st.sampled_from([NAN, INF, -INF]))
+)
+def test_a_few_numbers_are_measured_as_many_are(few: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> None:
+    """A small batch takes another way than a large one, and comes to the same: nonsense, infinities and ties too.
+
+    Up to 2^50: beyond, float32 overflows where Python does not.
+    """
+    many = np.concatenate([few] * 10)
+    assert few.size <= FEW < many.size
+    logits = [("y", "logits")]
+    pairs = [
+        (of_inputs({"y": few}), of_inputs({"y": many})),
+        (of_outputs({"y": few}, logits), of_outputs({"y": many}, logits)),
+    ]
+    for alone, beside in pairs:
+        for name, values in alone.items():
+            expected = beside[name][:3]
+            if name.endswith(("class", "missing")):
+                assert values.tolist() == expected.tolist(), name
+            else:
+                largest = np.nanmax(np.abs(np.where(np.isfinite(few), few, 0)))
+                assert values == pytest.approx(expected, rel=1e-5, abs=float(1e-6 * largest) + 1e-9, nan_ok=True), name
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])

@@ -86,7 +86,7 @@ def lines(tmp_path: Path) -> tuple[SqliteState, Bundle, Path]:
 def test_engines_are_tried_once_and_the_record_decides(lines: tuple[SqliteState, Bundle, Path]) -> None:
     """All measurements are kept under digest and hardware; what is kept is taken without another trial."""
     state, bundle, directory = lines
-    found = asyncio.run(Engines(state, AUTO).engine_for(bundle, directory))
+    found = asyncio.run(Engines(state).engine_for(bundle, directory, AUTO))
     (document,) = state.list(f"engines/{bundle.digest}/")
     body = document.body
     assert body["engine"] == found
@@ -94,14 +94,14 @@ def test_engines_are_tried_once_and_the_record_decides(lines: tuple[SqliteState,
     assert document.key.endswith(fingerprint(body["hardware"]))
     assert fingerprint(body["hardware"] | {"threads": 7}) != fingerprint(body["hardware"])
     state.commit(Change(document.key, body | {"engine": "openvino"}))
-    assert asyncio.run(Engines(state, AUTO).engine_for(bundle, directory)) == "openvino"
+    assert asyncio.run(Engines(state).engine_for(bundle, directory, AUTO)) == "openvino"
     state.close()
 
 
 def test_an_engine_that_is_named_is_not_tried(lines: tuple[SqliteState, Bundle, Path]) -> None:
     """`engine = "eager"` switches trials off; a folder that can't be tried is left to the runner's own check."""
     state, bundle, directory = lines
-    assert asyncio.run(Engines(state, "eager").engine_for(bundle, directory)) == "eager"
-    assert asyncio.run(Engines(state, AUTO).engine_for(bundle, directory / "nowhere")) == "eager"
+    assert asyncio.run(Engines(state).engine_for(bundle, directory, "eager")) == "eager"
+    assert asyncio.run(Engines(state).engine_for(bundle, directory / "nowhere", AUTO)) == "eager"
     assert state.list("engines/") == []
     state.close()

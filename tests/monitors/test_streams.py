@@ -43,26 +43,26 @@ def test_batches_end_by_count_or_by_time() -> None:
     for number in range(63):
         made.add(record(100 + number / 1_000))
     assert made.rows == 0
-    made.add(record(100.1))
+    made.add(record(100.125))
     assert made.rows == 64
-    made.add(record(100.2))
-    made.add(record(101.1))
+    made.add(record(100.25))
+    made.add(record(101.125))
     assert made.rows == 64
-    made.add(record(101.2))
+    made.add(record(101.25))
     assert made.rows == 66
 
 
 def test_rows_that_come_fast_are_judged_together() -> None:
-    """A batch spans 50 ms however many rows come in them, up to a number that ends it all the same."""
+    """A batch spans 100 ms however many rows come in them, up to a number that ends it all the same."""
     made = stream()
     for number in range(1_000):
         made.add(record(100 + number / 100_000))
     assert made.rows == 0
-    made.add(record(100.05))
+    made.add(record(100.125))
     assert made.rows == 1_001
-    for _number in range(4_096):
-        made.add(record(100.06))
-    assert made.rows == 1_001 + 4_096
+    for _number in range(8_192):
+        made.add(record(100.13))
+    assert made.rows == 1_001 + 8_192
 
 
 def test_a_batch_that_waits_is_overdue_after_its_time_and_some_grace() -> None:

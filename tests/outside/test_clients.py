@@ -209,7 +209,7 @@ def test_kserve(gateway: Gateway) -> None:
         "v1_live": True,
         "v1_model": True,
         "predictions": [[6.0, -6.0]],
-        "explain": 501,
+        "explain": 404,
         "v1_unknown": 404,
         "v2_live": True,
         "v2_model": True,

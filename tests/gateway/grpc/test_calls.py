@@ -25,6 +25,7 @@ SLOW = """
         time.sleep(max(0.0, float(x[:, 2][x[:, 0] == -77].max(initial=0))))
 """
 """The model of the tests, but a row that begins with -77 takes as many seconds as its last number says."""
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -158,6 +159,9 @@ def test_keys(packed: Packed, home: Home, start: Callable[..., Gateway], tmp_pat
             assert call(request(1, 2, 3), metadata=metadata).model_name == "signs"
         with pytest.raises(grpc.RpcError, match="API key"):
             channel.unary_unary("/inference.GRPCInferenceService/ModelMetadata")(b"")
+        for path in ("/inference.GRPCInferenceService/ModelStreamInfer", REFLECTION):
+            with pytest.raises(grpc.RpcError, match="API key"):
+                next(channel.stream_stream(path)(iter([b""])))
         assert channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"") == b"\x08\x01"
         assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status == 1
 
@@ -166,6 +170,7 @@ def test_limits_of_time(packed: Packed, home: Home, start: Callable[..., Gateway
     """A message that does not come whole is refused; a connection that is old is replaced, and no call is lost."""
     snowgate(home.path, "deploy", "signs@1", "--to", "production")
     limits = {"SNOWGATE_SERVER__GRPC_CONNECTION_SECONDS": "1", "SNOWGATE_SERVER__BODY_SECONDS": "0.3"}
+    limits["SNOWGATE_SERVER__MAX_WAITING_BYTES"] = "100000"
     gateway = start(home.path, variables=limits)
     with Peer(gateway.ready["grpc"]) as peer:
         peer.send(http2.HEADERS, http2.END_HEADERS, 1, peer.block())
@@ -173,6 +178,14 @@ def test_limits_of_time(packed: Packed, home: Home, start: Callable[..., Gateway
         last = peer.answer(1)[2]
         assert (last["grpc-status"], "not whole within 0.3 s" in last["grpc-message"]) == ("4", True)
         assert peer.wait(http2.GOAWAY).payload[4:] == http2.number(http2.NO_ERROR)
+    with Peer(gateway.ready["grpc"]) as peer:
+        for stream in (1, 3):  # The second time around nothing is left of the first.
+            peer.send(http2.HEADERS, http2.END_HEADERS, stream, peer.block())
+            for at in range(0, 120_000, 12_000):
+                peer.send(http2.DATA, 0, stream, row(size=12_000)[at : at + 12_000])
+            last = peer.answer(stream)[2]
+            assert (last["grpc-status"], "max_waiting_bytes" in last["grpc-message"]) == ("14", True)
+            assert last["grpc-retry-pushback-ms"] == "1000"
     with Peer(gateway.ready["grpc"], greeted=False) as silent:
         assert silent.ended()
     ports: set[int] = set()
@@ -261,3 +274,20 @@ def test_ports(packed: Packed, home: Home, start: Callable[..., Gateway]) -> Non
     port = int(off.url.rsplit(":", 1)[1])
     chosen = start(home.path, "--grpc-port", str(port))
     assert chosen.ready["grpc"] == f"127.0.0.1:{port}"
+
+
+def test_load_and_unload(packed: Packed, home: Home, start: Callable[..., Gateway]) -> None:
+    """Where clients may, they load and unload over gRPC too; overrides of what was signed are refused."""
+    gateway = start(home.path, variables={"SNOWGATE_SERVER__REPOSITORY_API": "true"})
+    with tritonclient.grpc.InferenceServerClient(gateway.ready["grpc"]) as client:
+        assert not client.is_server_ready()
+        [found] = client.get_model_repository_index().models
+        assert (found.name, found.state) == ("signs", "UNAVAILABLE")
+        with pytest.raises(tritonclient.utils.InferenceServerException, match="packed and signed") as refused:
+            client.load_model("signs", config="{}")
+        assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
+        client.load_model("signs")
+        assert client.is_model_ready("signs")
+        assert gateway.call()[0] == 200
+        client.unload_model("signs")
+        assert not client.is_model_ready("signs")

@@ -202,7 +202,11 @@ def test_http1_is_told_where_it_is(address: str) -> None:
     host, port = address.split(":")
     with socket.create_connection((host, int(port)), timeout=10) as end:
         end.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert b"400" in end.recv(1000).splitlines()[0]
+        answer = b""
+        while part := end.recv(1000):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"speaks gRPC" in answer
 
 
 def test_a_client_that_leaves(address: str, shared_home: Any) -> None:
@@ -218,3 +222,32 @@ def test_a_client_that_leaves(address: str, shared_home: Any) -> None:
             peer.send(http2.DATA, 0, 1, row()[:9])
     wait_until(lambda: gone() >= before + 20, what="the records")
     assert works(address)
+
+
+def test_a_client_that_does_not_read(gateway: Gateway, address: str) -> None:
+    """One that takes no answers is no longer read from, so that they can't pile up; others are served on."""
+    before = answered(gateway)
+    with Peer(address, window=http2.WINDOW_MAX) as peer:
+        peer.send(http2.WINDOW_UPDATE, 0, 0, http2.number(2**30))
+        for number in range(100):  # Answers of 16 MB, twice what the sockets on the way take.
+            peer.call(2 * number + 1, row(size=20_000))
+        wait_until(lambda: answered(gateway) >= before + 100, what="the answers")
+        peer.socket.settimeout(5)
+        with pytest.raises(TimeoutError):
+            flood(peer)
+        assert works(address)
+        peer.socket.settimeout(20)
+        assert peer.answer(1)[2] == {"grpc-status": "0"}
+
+
+def flood(peer: Peer) -> None:
+    """Send more calls than the sockets on the way hold."""
+    for number in range(100, 400):
+        peer.call(2 * number + 1, row(size=20_000))
+
+
+def answered(gateway: Gateway) -> float:
+    """Calls that have their answers, as far as control was told."""
+    text = gateway.http.request("GET", f"{gateway.control}/metrics").data.decode()
+    found = [line for line in text.splitlines() if line.startswith("snowgate_requests_total") and '"ok"' in line]
+    return sum(float(line.split()[-1]) for line in found)
