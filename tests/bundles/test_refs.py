@@ -220,6 +220,24 @@ def test_git_reads_it_and_may_pack_it(refs: GitRefs) -> None:
     assert refs.claim_version("signs", ONE, actor="ana", details={}) == "2"
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git packs them")
+def test_names_that_begin_alike_are_not_mixed_up(refs: GitRefs) -> None:
+    """Versions of `sign` and of `signs` are listed apart, as loose files and after git has packed them."""
+    for model, digest in (("sign", ONE), ("signs", TWO)):
+        refs.claim_version(model, digest, actor="packer", details={})
+    listed = {
+        "refs/tags/sign/": ["refs/tags/sign/1"],
+        "refs/tags/signs/": ["refs/tags/signs/1"],
+        "refs/tags/": ["refs/tags/sign/1", "refs/tags/signs/1"],
+        "refs/heads/": [],
+    }
+    for packed in (False, True):
+        if packed:
+            subprocess.run(["git", "--git-dir", str(refs._path), "pack-refs", "--all"], check=True)
+        assert {prefix: [ref.name for ref in refs.list(prefix)] for prefix in listed} == listed
+        assert (refs.version_of(ONE, "sign"), refs.version_of(ONE, "signs")) == ("1", None)
+
+
 def test_a_folder_that_is_no_repository_is_said(tmp_path: Path) -> None:
     """Something else in the place of the repository, or below a file, is one clear sentence."""
     (tmp_path / "file").write_text("")
