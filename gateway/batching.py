@@ -101,7 +101,8 @@ class RunnerQueue:
         self._waiting_rows = 0
         self._alone: deque[Waiting] = deque()
         self._frame_ids = count(1)
-        self._flush_scheduled = False
+        self._gathering = False
+        self._gathered = 0
         self._loop = asyncio.get_running_loop()
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
@@ -142,11 +143,25 @@ class RunnerQueue:
         waiting = Waiting(inputs, rows, deadline_ns, self._schema.key(inputs))
         self._waiting.append(waiting)
         self._waiting_rows += rows
-        # One turn of the loop later: all calls that arrived in this turn then leave in one frame.
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            self._loop.call_soon(self.free)
+        if not self._gathering:
+            self._gathering = True
+            self._gathered = 0
+            self._loop.call_soon(self._gather)
         return waiting
+
+    def _gather(self) -> None:
+        """Give the replicas what came, at the end of the turn of the loop; the next turn, while each brings more.
+
+        The answers of one frame, and then the calls that their clients send next, come over several turns. To start
+        with the first of them would make small frames of what is nearly one large one. A lone call does not wait.
+        """
+        waiting = len(self._waiting)
+        if 1 < waiting > self._gathered and self._waiting_rows < self.max_batch_size:
+            self._gathered = waiting
+            self._loop.call_soon(self._gather)
+            return
+        self._gathering = False
+        self.free()
 
     @property
     def depth(self) -> int:
@@ -164,7 +179,6 @@ class RunnerQueue:
 
     def free(self) -> None:
         """Give the replicas what they can take."""
-        self._flush_scheduled = False
         free = [one for one in self._replicas.values() if one.takes and not one.in_flight]
         for others, replica in zip(reversed(range(len(free))), free, strict=True):
             batch = self._take(-(-len(self._waiting) // (others + 1)))
