@@ -146,8 +146,9 @@ def test_images(kserve: Gateway) -> None:
     ("model", "document", "words"),
     [
         ("pair", [], "expected an object with either"),
-        ("pair", {}, "expected an object with either"),
-        ("pair", {"instances": [], "inputs": []}, "expected an object with either"),
+        ("pair", {}, "neither of `instances` and `inputs`"),
+        ("pair", {"instances": [], "inputs": []}, "both of `instances` and `inputs`"),
+        ("pair", {"instances": []}, "instances: an empty array, expected an array of at least one row"),
         ("pair", {"instances": []}, "at least one row"),
         ("pair", {"instances": [{"a": [1, 2]}]}, "instances[0]: a, expected an object with a, b"),
         ("pair", {"instances": [[1, 2]]}, "instances[0]: an array, expected an object with a, b"),
