@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bundles.home import Home
@@ -196,6 +196,7 @@ SCHEMAS = [
 ]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # A busy machine is no failure.
 @given(JSON, st.sampled_from(SCHEMAS), st.sampled_from(["instances", "inputs"]))
 def test_whatever_comes_is_a_call_or_a_refusal(value: Any, schema: Schema, field: str) -> None:
     """Any JSON either fits the schema or is the client's mistake; nothing else comes of it."""
