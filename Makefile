@@ -2,7 +2,7 @@
 # A set-up is done again only when pyproject.toml is newer than its stamp.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint verify simulate clean
+.PHONY: help demo test lint verify outside simulate clean
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -30,7 +30,10 @@ lint: $(VENV)/.lint  ## ruff (rules and format) and mypy, strict
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-verify: lint $(VENV)/.kserve test simulate  ## Everything: lint, tests, and the simulations (some 20 minutes)
+verify: lint $(VENV)/.kserve test outside simulate  ## Everything: lint, tests, and the simulations (some 30 minutes)
+
+outside: $(VENV)/.test  ## Bundles with environments of their own: downloads a gigabyte, needs Python 3.10
+	@$(BIN)/python -m pytest -m outside $(PYTEST_ARGS)
 
 simulate: $(VENV)/.demo  ## How often and how soon the monitors page: simulated shifts, and snow on real images
 	@$(BIN)/python load_tests/drift.py

@@ -10,6 +10,7 @@ that names every file by its digest, and whose own digest is the bundle's identi
     run/run.json               how it was trained: command, parameters, data by digest, who, when, where
     code/source.tar            the tree that ran, uncommitted work included
     env/pylock.toml            the packages that were there
+    env/serving/pylock.toml    the packages with which it is served, where it does not share the gateway's
     provenance.json            all of this as a SLSA v1 statement
 
 The manifest's config blob is what a runner has to know: loader, entrypoint, tensors. Signatures are DSSE envelopes

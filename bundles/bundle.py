@@ -21,6 +21,7 @@ RUN = "run/run.json"
 RUN_LOG = "run/log.txt"
 PROVENANCE = "provenance.json"
 LOCK = "env/pylock.toml"
+SERVING_LOCK = "env/serving/pylock.toml"
 SOURCE = "code/source.tar"
 
 
@@ -52,6 +53,11 @@ class Bundle:
     def batched(self) -> bool:
         """Whether the model takes several rows a call."""
         return is_batched(self.inputs)
+
+    @property
+    def serving_lock(self) -> str | None:
+        """The lock of the environment that it was packed in and is served in, when that is one of its own."""
+        return self.file(SERVING_LOCK).decode() if SERVING_LOCK in self.manifest.files() else None
 
     def file(self, path: str) -> bytes:
         """Return a file's bytes, checked. Raises CorruptBundle."""

@@ -36,8 +36,8 @@ def lock(path: Sequence[str] | None = None, running: Mapping[str, str] | None = 
     for distribution in distributions() if path is None else distributions(path=list(path)):
         name = distribution.metadata["Name"]
         # A broken installation leaves folders without metadata. The first on the path is the one that is imported.
-        if name and _normalized(name) not in packages:
-            packages[_normalized(name)] = _package(distribution, _normalized(name))
+        if name and normalized(name) not in packages:
+            packages[normalized(name)] = _package(distribution, normalized(name))
     summary: dict[str, Any] = {**(running or interpreter()), "packages": len(packages)}
     document = {
         "lock-version": "1.0",
@@ -85,6 +85,6 @@ def _package(distribution: Distribution, name: str) -> dict[str, Any]:
     return entry
 
 
-def _normalized(name: str) -> str:
+def normalized(name: str) -> str:
     """As the index names it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()

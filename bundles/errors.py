@@ -57,6 +57,10 @@ class HomeError(BundleError):
     """The home folder can't be made, read or written."""
 
 
+class EnvironmentFailed(BundleError):
+    """The environment of a bundle can't be built here."""
+
+
 class RunnerFailed(BundleError):
     """The runner did not start, or failed on a batch."""
 

@@ -5,6 +5,7 @@ the expected distribution of the signals, are what that runner answered. Where a
 compared with those that it made: what was changed since stands in the provenance as declared.
 """
 
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +26,11 @@ from bundles.bundle import (
     PROVENANCE,
     RUN,
     RUN_LOG,
+    SERVING_LOCK,
     SOURCE,
 )
 from bundles.digest import canonical_json, sha256_bytes
+from bundles.environments import Built
 from bundles.errors import RecipeError, RefConflict
 from bundles.home import Home
 from bundles.manifest import (
@@ -85,6 +88,7 @@ def pack(
 
     Raises:
         RecipeError: the folder is not as it must be.
+        EnvironmentFailed: the packages that it requires can't be installed.
         RunnerFailed: the model can't be loaded, or fails on its own examples.
     """
     recipe = read_recipe(directory)
@@ -108,7 +112,8 @@ def pack(
     }
     model_layers = _model_layers(store, recipe)
     described = store.add_blob(_canonical(recipe, config), CONFIG_TYPE)
-    examples, baseline = _measure(store, [described, *model_layers], recipe, config, say)
+    own = _own_environment(home, recipe, say)
+    examples, baseline = _measure(store, [described, *model_layers], recipe, config, own, say)
     say("writing the bundle")
     changed = _not_from(run, model_layers)
     if run and changed:
@@ -128,6 +133,7 @@ def pack(
         *_golden_layers(store, examples),
         store.add_blob(orjson.dumps(baseline.to_json()), DOCUMENT_TYPE, BASELINE),
         store.add_blob(text.encode(), CODE_TYPE, LOCK),
+        *([] if own is None else [store.add_blob(own.lock.encode(), CODE_TYPE, SERVING_LOCK)]),
         *(_run_layers(store, directory / FOLDER, run) if run else ()),
         store.add_blob(orjson.dumps(predicate), DOCUMENT_TYPE, PROVENANCE),
     ]
@@ -174,11 +180,20 @@ def _canonical(recipe: Recipe, config: Mapping[str, Any]) -> bytes:
         raise RecipeError(msg) from error
 
 
+def _own_environment(home: Home, recipe: Recipe, say: Callable[[str], None]) -> Built | None:
+    """Make the environment that the recipe requires, if any. Raises EnvironmentFailed."""
+    if recipe.requirements is None:
+        return None
+    say(f"building the environment of {recipe.requirements}")
+    return home.environments().resolve(recipe.directory / recipe.requirements, recipe.python, say)
+
+
 def _measure(
     store: OciStore,
     blobs: Sequence[Descriptor],
     recipe: Recipe,
     config: Mapping[str, Any],
+    own: Built | None,
     say: Callable[[str], None],
 ) -> tuple[Examples, Baseline]:
     """Load the model as it will be served, and let it answer the golden examples and the holdout."""
@@ -190,7 +205,7 @@ def _measure(
         for blob in blobs:
             store.copy(blob, Path(folder) / (blob.path or "config.json"))
         say(f"loading the model ({recipe.loader})")
-        with RunnerProcess(Path(folder)) as runner:
+        with RunnerProcess(Path(folder), sys.executable if own is None else str(own.python)) as runner:
             examples = Examples(config, chosen, runner.predict(chosen)[0])
             report = reproduces_golden(examples, runner)
             if not report.agrees:

@@ -20,7 +20,7 @@ import numpy as np
 
 from bundles.errors import RunnerFailed, RunnerGone
 from bundles.runner import frames
-from bundles.runner.engines import EAGER
+from bundles.runner.engines import CPU, EAGER
 from bundles.runner.golden import worst_of
 
 Array = np.ndarray[Any, Any]
@@ -29,19 +29,37 @@ PREDICT_SECONDS = 300.0
 END_SECONDS = 1.0
 """How long a runner that closed its connection may take to end, before it is said to be alive."""
 STDERR_SHOWN = 4_000
-VARIABLES = frozenset({"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ"})
+SOCKET = "runner.sock"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+VARIABLES = frozenset({"LANG", "LANGUAGE", "LD_LIBRARY_PATH", "PATH", "TZ"})
 VARIABLE_PREFIXES = ("CUDA_", "GOMP_", "KMP_", "LC_", "MKL_", "NVIDIA_", "OMP_", "OPENBLAS_", "TF_", "TORCH_", "XLA_")
 """Where to find things, and how many threads: all else that a model needs belongs in its bundle's parameters."""
 
 
-def command(directory: Path, socket_path: str, python: str = sys.executable, engine: str = EAGER) -> list[str]:
-    """Return the command line of a runner for an unpacked bundle; the caller must be its parent process."""
-    return [*_program(python), "--directory", str(directory), "--socket", socket_path, "--engine", engine]
+def command(
+    directory: Path,
+    scratch: Path,
+    python: str = sys.executable,
+    engine: str = EAGER,
+    device: str = CPU,
+    *,
+    confined: bool = True,
+) -> list[str]:
+    """Return the command line of a runner for an unpacked bundle; the caller must be its parent process.
+
+    `scratch` is an empty folder of its own, in which its socket will be: the only place where it can write when it is
+    confined (`bundles.runner.confine`). `device` is such as `cuda:1`; of those the process sees only its own, as the
+    first (`environment`).
+    """
+    place = ["--socket", str(scratch / SOCKET), "--engine", engine, "--device", device.partition(":")[0]]
+    return [*_program(python), *_of(directory, scratch, confined=confined), *place]
 
 
-def trial_command(directory: Path, seconds: float, python: str = sys.executable) -> list[str]:
+def trial_command(
+    directory: Path, scratch: Path, seconds: float, python: str = sys.executable, *, confined: bool = True
+) -> list[str]:
     """Return the command line that tries all engines of an unpacked bundle: a line of JSON each (`runner.trial`)."""
-    return [*_program(python), "--directory", str(directory), "--trial", str(seconds)]
+    return [*_program(python), *_of(directory, scratch, confined=confined), "--trial", str(seconds)]
 
 
 def hardware_command(python: str = sys.executable) -> list[str]:
@@ -53,11 +71,34 @@ def _program(python: str) -> list[str]:
     return [python, "-I", "-u", str(RUNNER), "--parent", str(os.getpid())]
 
 
-def environment() -> dict[str, str]:
-    """Return the variables that a runner gets of ours: what a framework needs, and nothing that may be a secret."""
-    return {
+def _of(directory: Path, scratch: Path, *, confined: bool) -> list[str]:
+    return ["--directory", str(directory.absolute()), *(["--confine", str(scratch)] if confined else [])]
+
+
+def environment(scratch: Path, device: str = CPU) -> dict[str, str]:
+    """Return the variables that a runner gets: what a framework needs of ours, and nothing that may be a secret.
+
+    On a graphics card it sees no other; which cards there are, we may have been told ourselves.
+    """
+    ours = {
         name: value for name, value in os.environ.items() if name in VARIABLES or name.startswith(VARIABLE_PREFIXES)
     }
+    return ours | {"HOME": str(scratch), "TMPDIR": str(scratch)} | _visible(device, ours.get(VISIBLE))
+
+
+def _visible(device: str, seen: str | None) -> dict[str, str]:
+    """Say which card a runner sees, of those that we see: all, or a list of them.
+
+    >>> _visible("cuda:1", None), _visible("cuda:1", "4,GPU-7f"), _visible("cpu", "4")
+    ({'CUDA_VISIBLE_DEVICES': '1'}, {'CUDA_VISIBLE_DEVICES': 'GPU-7f'}, {})
+    """
+    if device == CPU:
+        return {}
+    number = int(device.partition(":")[2])
+    cards = None if seen is None else seen.split(",")
+    if cards is not None and number >= len(cards):
+        raise RunnerFailed(f"device {device}: {VISIBLE} names {len(cards)} of them, from 0")
+    return {VISIBLE: str(number) if cards is None else cards[number]}
 
 
 class RunnerConnection:
@@ -129,13 +170,15 @@ class RunnerProcess:
         """Start it and wait until it is ready. Raises RunnerFailed."""
         self._folder = tempfile.TemporaryDirectory(prefix="snowgate-")
         self._errors = tempfile.TemporaryFile()
-        self.socket_path = str(Path(self._folder.name) / "runner.sock")
+        scratch = Path(self._folder.name)
+        self.socket_path = str(scratch / SOCKET)
         self._process = subprocess.Popen(
-            command(self._directory, self.socket_path, self._python, self._engine),
+            command(self._directory, scratch, self._python, self._engine),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=environment(),
+            cwd=scratch,
+            env=environment(scratch),
         )
         try:
             self.ready = self._wait_ready()

@@ -38,6 +38,8 @@ KEYS: dict[str, tuple[type, ...]] = {
     "tolerance": (int, float, dict),
     "parameters": (dict,),
     "metrics": (dict,),
+    "requirements": (str,),
+    "python": (str,),
     "inputs": (list,),
     "outputs": (list,),
     "preprocess": (str,),
@@ -49,6 +51,7 @@ FUNCTIONS = {"preprocess": "model_inputs", "postprocess": "model_outputs"}
 """The bundle's own functions around its model, and where it declares what stands between them and the model."""
 TOML_WORDS = {str: "text", int: "a whole number", float: "a number", dict: "a table", list: "a list of tables"}
 ENTRYPOINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+PYTHON = re.compile(r"3\.\d{1,2}")
 OPTIONAL = {
     "inputs": {"content_type"},
     "model_inputs": set[str](),
@@ -79,6 +82,8 @@ class Recipe:
     tolerance: dict[str, float] = field(default_factory=lambda: {"absolute": TOLERANCE, "relative": TOLERANCE})
     parameters: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    requirements: str | None = None
+    python: str | None = None
     preprocess: str | None = None
     postprocess: str | None = None
     model_inputs: tuple[TensorSpec, ...] = ()
@@ -152,6 +157,8 @@ def read_recipe(directory: Path) -> Recipe:
         tolerance=_tolerance(path, document.get("tolerance", TOLERANCE)),
         parameters=document.get("parameters", {}),
         metrics=_numbers(path, "metrics", document.get("metrics", {})),
+        requirements=document.get("requirements"),
+        python=document.get("python"),
         preprocess=document.get("preprocess"),
         postprocess=document.get("postprocess"),
         **{side: _tensors(path, side, document[side]) for side in FUNCTIONS.values() if side in document},
@@ -192,6 +199,11 @@ def _check_keys(path: Path, document: Mapping[str, Any]) -> None:
     for key in ("entrypoint", *FUNCTIONS):
         if key in document and not ENTRYPOINT.fullmatch(document[key]):
             raise RecipeError(f'{path}: {key} {document[key]!r}, expected module:name, such as "model:build"')
+    python = document.get("python")
+    if python is not None and not PYTHON.fullmatch(python):
+        raise RecipeError(f'{path}: python = {python!r}, expected such as "3.10"')
+    if python is not None and "requirements" not in document:
+        raise RecipeError(f"{path}: python = {python!r} needs requirements = …, the packages that this one shall have")
     if document.get("max_batch_size", 1) < 1:
         raise RecipeError(f"{path}: max_batch_size = {document['max_batch_size']}, expected a whole number above 0")
 
@@ -267,7 +279,8 @@ def _check_functions(path: Path, recipe: Recipe) -> None:
 
 
 def _check_files(path: Path, recipe: Recipe) -> None:
-    for key, name in (("holdout", recipe.holdout), ("golden", recipe.golden), ("weights", recipe.weights)):
+    for key in ("holdout", "golden", "weights", "requirements"):
+        name = getattr(recipe, key)
         if name is None:
             continue
         target = (recipe.directory / name).resolve()

@@ -25,6 +25,7 @@ import numpy as np
 from bundles.runner import frames
 from gateway.errors import ClientGone, ModelFailed, TimedOut, Unavailable
 from gateway.replica import Replica
+from gateway.schema import Key, Schema
 from gateway.steps import Step
 from monitors.log.record import Tensor
 
@@ -58,12 +59,12 @@ class Waiting(Step):
 
     __slots__ = ("deadline_ns", "inputs", "key", "moved", "queued_ns", "rows", "sent_ns")
 
-    def __init__(self, inputs: list[Tensor], rows: int, deadline_ns: int, *, batched: bool) -> None:
+    def __init__(self, inputs: list[Tensor], rows: int, deadline_ns: int, key: Key) -> None:
         super().__init__()
         self.inputs = inputs
         self.rows = rows
         self.deadline_ns = deadline_ns
-        self.key = tuple([(one.name, one.datatype, *(one.shape[1:] if batched else one.shape)) for one in inputs])
+        self.key = key
         self.queued_ns = perf_counter_ns()
         self.sent_ns = 0
         self.moved = False
@@ -78,7 +79,7 @@ class RunnerQueue:
         *,
         max_batch_size: int,
         waiting_calls_max: int,
-        batched: bool,
+        schema: Schema,
         hang_seconds: float,
         on_batch: Callable[[int], None],
         on_hang: Callable[[str], None],
@@ -87,7 +88,7 @@ class RunnerQueue:
         self.name = name
         self.max_batch_size = max_batch_size
         self._waiting_calls_max = waiting_calls_max
-        self.batched = batched
+        self._schema = schema
         self.on_batch = on_batch
         self._hang_ns = int(hang_seconds * 1e9)
         self._on_hang = on_hang
@@ -138,7 +139,7 @@ class RunnerQueue:
                 "([server] max_waiting_calls, shared by the workers); try again in a second"
             )
             raise Unavailable(msg)
-        waiting = Waiting(inputs, rows, deadline_ns, batched=self.batched)
+        waiting = Waiting(inputs, rows, deadline_ns, self._schema.key(inputs))
         self._waiting.append(waiting)
         self._waiting_rows += rows
         # One turn of the loop later: all calls that arrived in this turn then leave in one frame.
@@ -238,8 +239,13 @@ class RunnerQueue:
         """Give each call its own rows of the batch's outputs and signals."""
         received = perf_counter_ns()
         parts = frames.parts(header, body)
-        signals = {name: _readable(values) for name, values in frames.signals(parts["signals"]).items()}
         rows = header["rows"]
+        # Calls of one row are the rule; each then takes a list that is there, in place of cutting one out.
+        single = rows == len(batch)
+        signals = {
+            name: _readable(values.reshape(-1, 1) if single else values)
+            for name, values in frames.signals(parts["signals"]).items()
+        }
         sides = [
             [(spec, data, _row_slices(spec, data, rows)) for spec, data in parts[side]]
             for side in ("outputs", "model_inputs", "model_outputs")
@@ -248,7 +254,10 @@ class RunnerQueue:
         for one in batch:
             last = first + one.rows
             outputs, seen, said = [self._own(side, first, last) if side else [] for side in sides]
-            part = {name: values[first:last] for name, values in signals.items()}
+            if single:
+                part = {name: values[first] for name, values in signals.items()}
+            else:
+                part = {name: values[first:last] for name, values in signals.items()}
             queue_ns, compute_ns, batch_rows = one.sent_ns - one.queued_ns, header["compute_ns"], header["batch_rows"]
             one.complete(Computed(outputs, part, queue_ns, compute_ns, batch_rows, received, pid, seen, said))
             first = last
@@ -259,7 +268,7 @@ class RunnerQueue:
             Tensor(
                 name=spec["name"],
                 datatype=spec["datatype"],
-                shape=[last - first, *spec["shape"][1:]] if self.batched else list(spec["shape"][1:]),
+                shape=[last - first, *spec["shape"][1:]] if self._schema.batched else list(spec["shape"][1:]),
                 data=bytes(data[edges(first) : edges(last)]),
             )
             for spec, data, edges in side
@@ -339,6 +348,8 @@ def _row_slices(spec: dict[str, Any], data: memoryview, rows: int) -> Callable[[
 
 
 def _readable(values: np.ndarray[Any, Any]) -> list[Any]:
-    """Signals that are text come as bytes."""
+    """Return signals as lists; those that are text come as bytes."""
+    if values.dtype == object:
+        values = np.array([one.decode(errors="replace") for one in values.flat], dtype=object).reshape(values.shape)
     found: list[Any] = values.tolist()
-    return [one.decode(errors="replace") for one in found] if values.dtype == object else found
+    return found

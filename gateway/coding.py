@@ -5,8 +5,8 @@ threads (`COMPRESSORS`), where zlib gives up the interpreter lock; the event loo
 
 `deflate` means the zlib format (RFC 9110, 8.4.1.2); the bare stream that some clients send under that name is taken as
 well. An answer is compressed when the client asks for it and it does not fit the first ten packets of a connection,
-which arrive in one round trip either way. Level 1 costs some 10 µs a KB, and levels above it three times that for a
-tenth less.
+which arrive in one round trip either way. Level 1 costs some 12 µs a KB of JSON and halves it; level 6 takes six times
+that for a twentieth less.
 """
 
 import zlib

@@ -166,6 +166,11 @@ def _errors(app: FastAPI) -> None:
     async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
         return _error(400, f"{request.method} {request.url.path}: {error}")
 
+    @app.exception_handler(Exception)
+    async def unexpected(_request: Request, _error_of_ours: Exception) -> JSONResponse:
+        # The server writes the traceback.
+        return _error(500, "an error of ours; the gateway's own log has the traceback")
+
 
 def _error(status: int, message: str, headers: Any = None) -> JSONResponse:
     """The protocol's own error body."""
@@ -180,7 +185,7 @@ def _metadata(predictor: Predictor, name: str, version: str | None) -> dict[str,
         side: [{"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in specs]
         for side, specs in (("inputs", served.schema.inputs), ("outputs", served.schema.outputs))
     }
-    versions = sorted(predictor.table.model(name).versions, key=int)
+    versions = sorted(predictor.table.model(name).versions, key=lambda one: (len(one), one))
     parameters = {"engine": served.engine}
     return {"name": name, "versions": versions, "platform": served.platform, **tensors, "parameters": parameters}
 

@@ -7,7 +7,8 @@ in the bundle's own environment try the engines where nothing is there yet.
 import asyncio
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -81,7 +82,9 @@ class Engines:
         # Two trials at once would measure each other.
         self._one_at_a_time = asyncio.Lock()
 
-    async def engine_for(self, bundle: Bundle, directory: Path, wanted: str, python: str = sys.executable) -> str:
+    async def engine_for(
+        self, bundle: Bundle, directory: Path, wanted: str, python: str = sys.executable, *, confined: bool = True
+    ) -> str:
         """Return the engine for the runners of an unpacked bundle: the wanted one, for `auto` the one found.
 
         A trial that comes to nothing (the network was not loaded in time, no engine agreed) leaves the bundle to
@@ -93,12 +96,14 @@ class Engines:
             return EAGER
         try:
             async with self._one_at_a_time:
-                (hardware,) = await _lines(process.hardware_command(python))
+                (hardware,) = await _lines(lambda _scratch: process.hardware_command(python))
                 key = f"engines/{bundle.digest}/{fingerprint(hardware)}"
                 known = self._state.get(key)
                 if known is not None:
                     return str(known.body["engine"])
-                outcomes = await _lines(process.trial_command(directory, TRIAL_SECONDS, python))
+                outcomes = await _lines(
+                    lambda scratch: process.trial_command(directory, scratch, TRIAL_SECONDS, python, confined=confined)
+                )
         except (OSError, ValueError, TimeoutError) as error:
             # ValueError: it died before it said a line of JSON.
             log.warning("engines of %s: the trial failed, it runs eagerly: %r", bundle.digest[:19], error)
@@ -121,19 +126,25 @@ class Engines:
         return found.engine
 
 
-async def _lines(command: Sequence[str]) -> list[dict[str, Any]]:
-    """Run a program for as long as a trial may take, and return its lines. Raises TimeoutError, ValueError."""
-    running = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        env=process.environment(),
-    )
-    try:
-        async with asyncio.timeout(LOAD_SECONDS + TRIAL_SECONDS):
-            said, _nothing = await running.communicate()
-    finally:
-        if running.returncode is None:
-            running.kill()
-            await running.wait()
+async def _lines(command: Callable[[Path], Sequence[str]]) -> list[dict[str, Any]]:
+    """Run a program for as long as a trial may take, in a folder of its own, and return its lines.
+
+    Raises TimeoutError, ValueError.
+    """
+    with tempfile.TemporaryDirectory(prefix="snowgate-") as folder:
+        scratch = Path(folder)
+        running = await asyncio.create_subprocess_exec(
+            *command(scratch),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=scratch,
+            env=process.environment(scratch),
+        )
+        try:
+            async with asyncio.timeout(LOAD_SECONDS + TRIAL_SECONDS):
+                said, _nothing = await running.communicate()
+        finally:
+            if running.returncode is None:
+                running.kill()
+                await running.wait()
     return [orjson.loads(line) for line in said.splitlines()]

@@ -22,6 +22,7 @@ OUTCOMES = {200: "ok", 499: "client_gone", 503: "unavailable", 504: "timed_out"}
 SERVED = ("model", "version", "variant")
 
 Served = tuple[str, str, str]
+UNKNOWN: Served = ("_unknown", "", "")
 
 
 class Distribution:
@@ -55,6 +56,19 @@ class Distribution:
         ]
 
 
+class Tally:
+    """What is counted of one version in one part: found by one look, and then only added to."""
+
+    __slots__ = ("outcomes", "rows", "seconds", "sums")
+
+    def __init__(self, sums: VersionSums) -> None:
+        self.outcomes: dict[int, int] = {}
+        self.rows = 0
+        self.seconds = Distribution(SECONDS)
+        self.sums = sums
+        """Of the version, whichever part it has."""
+
+
 class WorkerMetrics:
     """All metrics of one worker; `registry` collects them."""
 
@@ -62,9 +76,7 @@ class WorkerMetrics:
         self.registry = registry
         self.received = 0
         """Inference calls that came; the one who takes them counts."""
-        self._outcomes: dict[tuple[str, str, str, int], int] = {}
-        self._rows: dict[Served, int] = {}
-        self._seconds: dict[Served, Distribution] = {}
+        self._tallies: dict[Served, Tally] = {}
         self._batch_rows: dict[tuple[str, str], Distribution] = {}
         self.spans_exported = 0
         self.spans_dropped = {"queue_full": 0, "export_failed": 0, "shutdown": 0}
@@ -75,25 +87,23 @@ class WorkerMetrics:
     def done(self, record: Record, status: int, seconds: float) -> None:
         """Count one finished call."""
         # A call refused before a version was chosen has no labels of its own; the client's words are no label.
-        model = record.model if record.version is not None else "_unknown"
-        served = (model, record.version or "", record.variant or "")
-        outcome = (*served, status)
-        self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
-        distribution = self._seconds.get(served)
-        if distribution is None:
-            distribution = self._seconds[served] = Distribution(SECONDS)
-            self._rows[served] = 0
-            self._sums.setdefault(served[:2], VersionSums())
-        distribution.observe(seconds)
+        served = UNKNOWN if record.version is None else (record.model, record.version, record.variant or "")
+        tally = self._tallies.get(served)
+        if tally is None:
+            tally = self._tallies[served] = Tally(self._sums.setdefault(served[:2], VersionSums()))
+        outcomes = tally.outcomes
+        outcomes[status] = outcomes.get(status, 0) + 1
+        tally.seconds.observe(seconds)
         if status == 200:
-            self._rows[served] += record.rows
-            self._sums[served[:2]].add(record, seconds)
+            tally.rows += record.rows
+            tally.sums.add(record, seconds)
 
     def point_at(self, record: Record, seconds: float) -> None:
         """Make a call that was counted, and is traced, the exemplar of its bucket."""
         if record.version is not None and record.trace_id is not None:
             labels = {"trace_id": record.trace_id, "prediction_id": record.id}
-            self._seconds[record.model, record.version, record.variant or ""].point_at(seconds, labels)
+            tally = self._tallies[record.model, record.version, record.variant or ""]
+            tally.seconds.point_at(seconds, labels)
 
     def batch_counter(self, model: str, version: str) -> Callable[[int], None]:
         """Return the function that a version's queue calls with the rows of each frame."""
@@ -118,21 +128,19 @@ class WorkerMetrics:
         requests = CounterMetricFamily(
             "snowgate_requests", "Inference calls finished, by outcome.", labels=(*SERVED, "outcome")
         )
-        counts: dict[tuple[str, str, str, str], int] = {}
-        for (model, version, variant, status), count in self._outcomes.items():
-            outcome = OUTCOMES.get(status, "client_error" if status < 500 else "model_error")
-            labels = (model, version, variant, outcome)
-            counts[labels] = counts.get(labels, 0) + count
-        for labels, count in counts.items():
-            requests.add_metric(labels, count)
         rows = CounterMetricFamily("snowgate_rows", "Rows predicted; a call with n rows counts n.", labels=SERVED)
-        for served, count in self._rows.items():
-            rows.add_metric(served, count)
         seconds = HistogramMetricFamily(
             "snowgate_request_duration_seconds", "From the first byte of a call to its durable answer.", labels=SERVED
         )
-        for served, distribution in self._seconds.items():
-            seconds.add_metric(served, distribution.buckets(), distribution.total)
+        for served, tally in self._tallies.items():
+            counts: dict[str, int] = {}
+            for status, count in tally.outcomes.items():
+                outcome = OUTCOMES.get(status, "client_error" if status < 500 else "model_error")
+                counts[outcome] = counts.get(outcome, 0) + count
+            for outcome, count in counts.items():
+                requests.add_metric([*served, outcome], count)
+            rows.add_metric(served, tally.rows)
+            seconds.add_metric(served, tally.seconds.buckets(), tally.seconds.total)
         batch_rows = HistogramMetricFamily(
             "snowgate_batch_rows", "Rows in a frame to a runner.", labels=("model", "version")
         )

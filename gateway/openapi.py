@@ -214,6 +214,7 @@ def _schemas() -> Json:
                 "platform": TEXT,
                 "inputs": _list(_object(described)),
                 "outputs": _list(_object(described)),
+                "parameters": parameters,
             }
         ),
         "Config": {

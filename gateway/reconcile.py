@@ -108,7 +108,9 @@ def decide(
     rejected: frozenset[str],
     runners: Mapping[str, tuple[RunnerState, str]],
 ) -> Decision:
-    """Decide the next step for one model; `runners` maps a digest to its state and, when it failed, the reason."""
+    """Decide the next step for one model; `runners` maps a digest to its state and a reason: why it
+    failed, or what is being done before it starts.
+    """
     if desired is None:
         return Decision(frozenset(), Actual(previous=_remember(actual, actual.stable)), "Idle", "nothing is deployed")
     if actual.stable is not None and actual.stable.digest in rejected:
@@ -124,7 +126,9 @@ def decide(
             message = f"version {wanted.version} has all traffic, but can't be served: {reason}"
             return _decision(without_canary, "Degraded", message)
         if state != "ready":
-            return _decision(without_canary, "Progressing", f"version {wanted.version} has all traffic, and is loading")
+            return _decision(
+                without_canary, "Progressing", f"version {wanted.version} has all traffic, and is {reason or 'loading'}"
+            )
         return _decision(without_canary, "Healthy", f"version {wanted.version} has all traffic")
     if state == "failed":
         kept = "nothing is served" if actual.stable is None else f"version {actual.stable.version} keeps all traffic"
@@ -132,7 +136,7 @@ def decide(
         message = f"version {wanted.version} can't be served: {reason}; {kept}"
         return _decision(without_canary, "Degraded", message, also=wanted)
     if state != "ready":
-        return _decision(actual, "Progressing", f"version {wanted.version} is loading", also=wanted)
+        return _decision(actual, "Progressing", f"version {wanted.version} is {reason or 'loading'}", also=wanted)
     if actual.stable is None or desired.canary is None:
         previous = _remember(actual, actual.stable)
         route = Actual(f"{model}-{wanted.version}-{desired.change[:8]}", wanted, None, 0, previous)

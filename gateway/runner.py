@@ -12,9 +12,11 @@ import asyncio
 import json
 import logging
 import os
+import resource
+import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from typing import Any, Literal
 from bundles import process
 from bundles.bundle import Bundle
 from bundles.errors import RunnerFailed, RunnerGone
+from bundles.runner.confine import ON
 from gateway.children import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, STEADY_SECONDS, why
 from gateway.settings import RunnerSettings
 
@@ -46,23 +49,26 @@ class Launch:
     directory: Path
     engine: str
     settings: RunnerSettings
+    python: str
 
 
 class Runner:
     """One replica of one version. `changed` is called after every change of its state."""
 
     def __init__(
-        self, launch: Launch, number: int, new_socket: Callable[[], Path], changed: Callable[[], None]
+        self, launch: Launch, number: int, new_folder: Callable[[], Path], changed: Callable[[], None]
     ) -> None:
         self.launch = launch
         self.number = number
+        self.device = device_of(number, launch.settings.devices)
         self.socket = ""
         self.state: State = "starting"
         self.reason = ""
         self.platform = ""
         self.engine = ""
+        self.confined: dict[str, str] = {}
         self.deaths = 0
-        self._new_socket = new_socket
+        self._new_folder = new_folder
         self._changed = changed
         self._process: asyncio.subprocess.Process | None = None
         self._ready_since: float | None = None
@@ -112,16 +118,27 @@ class Runner:
     async def _live(self) -> str:
         """Start the process, check it, wait for its end, and say how it ended. Raises RunnerFailed: it can't serve."""
         # A new one at each start: until it is checked no worker must find it under the name that it had.
-        self.socket = str(self._new_socket())
+        scratch = self._new_folder()
+        self.socket = str(scratch / process.SOCKET)
         try:
+            scratch.mkdir(mode=0o700)
             self._process = await asyncio.create_subprocess_exec(
-                *process.command(self.launch.directory, self.socket, engine=self.launch.engine),
+                *process.command(
+                    self.launch.directory,
+                    scratch,
+                    self.launch.python,
+                    self.launch.engine,
+                    self.device,
+                    confined=self.launch.settings.confine,
+                ),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env=process.environment(),
+                cwd=scratch,
+                env=process.environment(scratch, self.device),
                 start_new_session=True,
             )
+            self._limit_data(self._process.pid)
         except OSError as error:
             return f"it could not be started: {error}"
         listening, weighing = asyncio.create_task(self._listen()), asyncio.create_task(self._weigh())
@@ -141,8 +158,15 @@ class Runner:
             weighing.cancel()
             await asyncio.wait({listening}, timeout=END_SECONDS)  # What it said last is still in the pipe.
             listening.cancel()
-            with suppress(FileNotFoundError):
-                os.unlink(self.socket)  # noqa: PTH108 - no disk is waited for
+            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+
+    def _limit_data(self, pid: int) -> None:
+        """Let no single step take it so far beyond its memory that the machine is in trouble before it is weighed."""
+        limit = self.launch.settings.memory_bytes
+        if limit is not None:
+            most = 2 * limit + 2**30  # What is reserved and never touched counts here, so there must be room.
+            with suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_DATA, (most, most))
 
     async def _admit(self, running: asyncio.subprocess.Process) -> None:
         """Wait until it is loaded, and let it have traffic if it reproduces the golden examples of its bundle.
@@ -161,9 +185,10 @@ class Runner:
         report = await asyncio.to_thread(_check_golden, self.launch.bundle, self.socket)
         if not report.agrees:
             raise RunnerFailed(str(report))
-        self.platform, self.engine = answer["platform"], answer["engine"]
+        self.platform, self.engine, self.confined = answer["platform"], answer["engine"], answer["confined"]
         self._ready_since = asyncio.get_running_loop().time()
-        log.info("%s (pid %d) is ready: %s; %s", self, running.pid, self.engine, report)
+        open_ends = "; ".join(f"{kind} {said}" for kind, said in self.confined.items() if said != ON) or "confined"
+        log.info("%s (pid %d) is ready: %s; %s; %s", self, running.pid, self.engine, open_ends, report)
         self._set("ready", "")
 
     async def _listen(self) -> None:
@@ -218,6 +243,15 @@ def _check_golden(bundle: Bundle, path: str) -> process.GoldenReport:
         return process.reproduces_golden(bundle, connection)
     finally:
         connection.close()
+
+
+def device_of(number: int, devices: Sequence[str]) -> str:
+    """Return the device of a replica, by its number from 1: they are spread, one a device and then round again.
+
+    >>> [device_of(number, ["cuda:0", "cuda:1"]) for number in (1, 2, 3)]
+    ['cuda:0', 'cuda:1', 'cuda:0']
+    """
+    return devices[(number - 1) % len(devices)]
 
 
 def memory_bytes(pid: int) -> int:

@@ -7,6 +7,7 @@ the caller, who ends it when no worker has a call with it.
 import asyncio
 import logging
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from itertools import count
@@ -17,10 +18,11 @@ from bundles.bundle import Bundle
 from bundles.errors import BundleError
 from bundles.home import Home
 from bundles.loading import prepare
+from bundles.runner.engines import CPU, EAGER
 from gateway.engines import Engines
 from gateway.reconcile import RunnerState
 from gateway.runner import Launch, Runner
-from gateway.settings import Settings
+from gateway.settings import RunnerSettings, Settings
 from state import State
 
 log = logging.getLogger("snowgate.control")
@@ -52,22 +54,45 @@ class ReplicaSet:
         self._runners = runners
         self._launch: Launch | None = None
         self._refusal: str | None = None
+        self._doing = ""
         self._task = asyncio.create_task(self._prepare(), name=f"prepare {digest[:19]}")
 
     async def _prepare(self) -> None:
-        """Check the bundle whole and unpack it, then start the replicas."""
+        """Check the bundle whole, unpack it and see to its environment, then start the replicas."""
         home = self._runners.home
         try:
             self.bundle = await asyncio.to_thread(prepare, home.store(), self.digest, home.keys(), self.directory)
             settings = self._runners.settings.runner_of(self.bundle.model)
-            # Before the first start: all replicas then run the bundle alike.
-            engine = await self._runners.engines.engine_for(self.bundle, self.directory, settings.engine)
+            python = await asyncio.to_thread(self._python, self.bundle, settings, asyncio.get_running_loop())
+            # Before the first start: all replicas then run the bundle alike. The other engines are for processors.
+            engine = EAGER
+            if set(settings.devices) == {CPU}:
+                engine = await self._runners.engines.engine_for(
+                    self.bundle, self.directory, settings.engine, python, confined=settings.confine
+                )
         except (BundleError, OSError) as error:
             self._refusal = str(error)
             log.error("bundle %s can't be served: %s", self.digest[:19], self._refusal)  # noqa: TRY400 - it says all
         else:
-            self._launch = Launch(self.bundle, self.directory, engine, settings)
+            self._launch = Launch(self.bundle, self.directory, engine, settings, python)
             self.scale(self.wanted)
+        self._runners.changed()
+
+    def _python(self, bundle: Bundle, settings: RunnerSettings, loop: asyncio.AbstractEventLoop) -> str:
+        """Return the interpreter that runs the bundle; its environment may have to be built first, on this thread."""
+        lock = bundle.serving_lock
+        if lock is None or settings.environments == "gateway":
+            return sys.executable
+        name = f"{bundle.model} {bundle.digest[:19]}"
+
+        def say(text: str) -> None:
+            log.info("%s: %s", name, text)
+            loop.call_soon_threadsafe(self._tell, text)
+
+        return str(self._runners.environments.python_for(lock, say))
+
+    def _tell(self, text: str) -> None:
+        self._doing = text
         self._runners.changed()
 
     def scale(self, count: int) -> list[Runner]:
@@ -78,7 +103,7 @@ class ReplicaSet:
         self._runners.changed()
         while len(self.replicas) < count:
             number = min({*range(1, count + 1)} - {one.number for one in self.replicas})
-            self.replicas.append(Runner(self._launch, number, self._runners.new_socket, self._runners.changed))
+            self.replicas.append(Runner(self._launch, number, self._runners.new_folder, self._runners.changed))
         # Those that serve stay, and among them the oldest.
         self.replicas.sort(key=lambda one: (one.state != "ready", one.number))
         kept, too_many = self.replicas[:count], self.replicas[count:]
@@ -97,7 +122,7 @@ class ReplicaSet:
 
     @property
     def state(self) -> tuple[RunnerState, str]:
-        """Whether the version can be served, and the reason if it can't."""
+        """Whether the version can be served; what is being done before its start, or the reason why it can't."""
         if self._refusal is not None:
             return "failed", self._refusal
         if self.ready:
@@ -105,7 +130,7 @@ class ReplicaSet:
         given_up = [one for one in self.replicas if one.state in ("failed", "parked")]
         if given_up and len(given_up) == len(self.replicas):
             return "failed", given_up[0].reason
-        return "starting", ""
+        return "starting", "" if self._launch else self._doing
 
     def forget_failures(self) -> None:
         """Drop the replicas that were given up, so that `scale` starts others."""
@@ -123,18 +148,19 @@ class Runners:
     def __init__(self, home: Home, state: State, settings: Settings, changed: Callable[[], None]) -> None:
         self.home = home
         self.settings = settings
+        self.environments = home.environments()
         self.changed = changed
         self.engines = Engines(state)
         self._sets: dict[str, ReplicaSet] = {}
         self._ending: set[Runner] = set()
-        # A socket's path is limited to 108 bytes, and a home may lie deep: sockets have a short folder of their own.
-        self._sockets = Path(tempfile.mkdtemp(prefix="snowgate-"))
+        # A socket's path is limited to 108 bytes, and a home may lie deep: they have a short folder of their own.
+        self._folder = Path(tempfile.mkdtemp(prefix="snowgate-"))
         self._numbers = count(1)
         shutil.rmtree(home.run, ignore_errors=True)
 
-    def new_socket(self) -> Path:
+    def new_folder(self) -> Path:
         """Return a path that no runner had before, so that nobody takes one runner for another."""
-        return self._sockets / f"{next(self._numbers)}.sock"
+        return self._folder / str(next(self._numbers))
 
     def states(self) -> dict[str, tuple[RunnerState, str]]:
         """Return the state of every version that is to run, with the reason of those that failed."""
@@ -192,6 +218,8 @@ class Runners:
                 "digest": one.digest,
                 "replicas": one.wanted,
                 "ready": len(one.ready),
+                "devices": [each.device for each in one.replicas],
+                "confined": one.ready[0].confined if one.ready else {},
                 "reasons": [each.reason for each in one.replicas if each.reason],
             }
             for one in sorted(self.sets(), key=lambda one: one.digest)
@@ -226,6 +254,7 @@ class Runners:
 
     async def close(self) -> None:
         """End all runners."""
+        self.environments.stop()
         await self.stop([*self.keep({}), *self._ending])
-        shutil.rmtree(self._sockets, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
         shutil.rmtree(self.home.run, ignore_errors=True)

@@ -11,6 +11,7 @@ from monitors.log.record import Tensor
 
 NAME_LENGTH_SHOWN = 64
 """Names from a client are cut to this many characters in messages, records and labels."""
+Key = tuple[tuple[Any, ...], ...]
 NOT_DECLARED: tuple[str, int, list[int] | None] = ("", -1, None)
 
 
@@ -53,6 +54,21 @@ class Schema:
             fixed = self.batched and -1 not in trailing
             found[spec.name] = (spec.datatype, len(spec.shape), trailing if fixed else None)
         return found
+
+    @cached_property
+    def _fixed_key(self) -> Key | None:
+        """What `key` is for every call that gives the inputs in their order; None where a size is free."""
+        if any(trailing is None for _datatype, _rank, trailing in self._trailing.values()):
+            return None
+        return tuple((spec.name, spec.datatype, *spec.shape[1:]) for spec in self.inputs)
+
+    def key(self, inputs: Sequence[Tensor]) -> Key:
+        """Return what two calls must have in common to go into one batch: names, datatypes, sizes of a row."""
+        fixed = self._fixed_key
+        if fixed is not None and (len(inputs) == 1 or all(map(_is_named, inputs, fixed))):
+            return fixed
+        first = 1 if self.batched else 0
+        return tuple([(one.name, one.datatype, *one.shape[first:]) for one in inputs])
 
     def check(self, inputs: Sequence[Tensor], wanted: Sequence[WantedOutput]) -> int:
         """Check a call's inputs, and the outputs that it asks for; return its rows (1 without a batch axis).
@@ -103,6 +119,10 @@ class Schema:
             msg = f"input '{inputs[0].name}': 0 rows, expected at least 1"
             raise BadCall(msg)
         return rows
+
+
+def _is_named(tensor: Tensor, described: tuple[Any, ...]) -> bool:
+    return bool(tensor.name == described[0])
 
 
 def shown(value: object) -> str:

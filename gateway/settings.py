@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 FILE = "snowgate.toml"
 PREFIX = "SNOWGATE_"
@@ -25,6 +25,11 @@ STANDARD = {"OTEL_EXPORTER_OTLP_ENDPOINT": "tracing.endpoint"}
 
 Engine = Literal["auto", "eager", "onnxruntime", "channels-last", "frozen", "frozen-channels-last", "openvino"]
 """As in `bundles.runner.engines`, said again because settings import nothing heavy; a test holds the two together."""
+
+
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda:\d{1,3})$")]
+# A variable holds one text: cuda:0,cuda:1.
+Devices = Annotated[list[Device], BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)]
 
 
 class SettingsError(Exception):
@@ -101,6 +106,15 @@ class RunnerSettings(Section):
         default=60.0, gt=0, description="A runner whose batch takes longer is killed and started anew."
     )
     load_seconds: float = Field(default=600.0, gt=0, description="How long a model may take to load.")
+    devices: Devices = Field(
+        default=["cpu"], min_length=1, description="Where replicas run, one a device in turn: cpu, cuda:0, cuda:1, …"
+    )
+    confine: bool = Field(
+        default=True, description="Runners have no network, no rights, and files only where they need them."
+    )
+    environments: Literal["own", "gateway"] = Field(
+        default="own", description="Bundles with requirements of their own get them (own), or what is here (gateway)."
+    )
     deaths_max: int = Field(
         default=10, ge=1, description="After so many deaths in a row a runner is parked and an incident opened."
     )
@@ -116,7 +130,10 @@ class ModelSettings(Section):
     memory_bytes: int | None = Field(default=None, ge=64 * 1024 * 1024, description="As runner.memory_bytes.")
     hang_seconds: float | None = Field(default=None, gt=0, description="As runner.hang_seconds.")
     load_seconds: float | None = Field(default=None, gt=0, description="As runner.load_seconds.")
+    devices: Devices | None = Field(default=None, min_length=1, description="As runner.devices.")
     engine: Engine | None = Field(default=None, description="As runner.engine.")
+    confine: bool | None = Field(default=None, description="As runner.confine.")
+    environments: Literal["own", "gateway"] | None = Field(default=None, description="As runner.environments.")
 
 
 class LogSettings(Section):

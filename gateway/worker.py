@@ -32,7 +32,7 @@ from gateway.call_lines import CallLines
 from gateway.channel import Channel
 from gateway.data_app import VERSION, create_data_app
 from gateway.extensions import Extensions
-from gateway.grpc.connection import Limits
+from gateway.grpc.limits import Limits
 from gateway.grpc.server import GrpcServer
 from gateway.head import LaneSettings
 from gateway.lane import lane_protocol
@@ -150,7 +150,7 @@ class Worker:
                 f"model '{entry['model']}' version '{entry['version']}'",
                 max_batch_size=entry["max_batch_size"],
                 waiting_calls_max=self.settings.waiting_calls_max,
-                batched=schema.batched,
+                schema=schema,
                 hang_seconds=entry["hang_seconds"],
                 on_batch=self.metrics.batch_counter(entry["model"], entry["version"]),
                 on_hang=lambda path: self.channel.send({"hangs": path}),
@@ -264,9 +264,7 @@ def _grpc_server(worker: Worker, shared: LaneSettings) -> GrpcServer:
         connection_seconds=settings.grpc_connection_seconds,
         grace_seconds=settings.drain_seconds,
     )
-    return GrpcServer(
-        worker.predictor, worker.extensions, limits, unit_header=settings.unit_header, refusal=shared.admission.refusal
-    )
+    return GrpcServer(shared, worker.extensions, limits)
 
 
 @contextmanager

@@ -52,6 +52,7 @@ COLUMNS = {
     "p999_ms": "p99.9 ms",
     "cpu_us_per_request": "CPU µs a request",
     "memory_mib": "memory MiB",
+    "idle_cpus": "idle CPUs",
     "late_p99_ms": "late ms",
 }
 Row = dict[str, Any]
@@ -101,7 +102,10 @@ def bundles(growth: Growth) -> Iterator[Row]:
             models[name] = replace(mlp, name=name)
         with growth.server(Grown(home), models) as server:
             row = attempt("bundles", count, "loaded", partial(closed, growth, server, models["mlp0"], 1, 64))
-            yield row | {"memory_mib": round(server.memory_bytes / 1024**2)}
+            before = server.cpu_seconds
+            time.sleep(growth.seconds)
+            idle = (server.cpu_seconds - before) / growth.seconds
+            yield row | {"memory_mib": round(server.memory_bytes / 1024**2), "idle_cpus": round(idle, 4)}
 
 
 def rows(growth: Growth) -> Iterator[Row]:

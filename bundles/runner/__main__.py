@@ -20,4 +20,6 @@ if __name__ == "__main__":
     _spec.loader.exec_module(_package)
     # This folder was the first entry of the path; its `signals` and `server` must not shadow a model's own modules.
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != _here]
-    importlib.import_module("snowgate_runner.server").main()
+    # Before numpy is imported, too: of threads only those that come later are confined.
+    _confined = importlib.import_module("snowgate_runner.confine").from_arguments(sys.argv, str(_here))
+    importlib.import_module("snowgate_runner.server").main(_confined)

@@ -24,6 +24,7 @@ from .declared import Spec, by_name
 Array = np.ndarray[Any, Any]
 Predict = Callable[[dict[str, Array]], dict[str, Array]]
 EAGER = "eager"
+CPU = "cpu"
 OPSET = 17
 """Of ONNX (2022): every torch from 2.2 on writes it, every ONNX Runtime from 1.12 on reads it."""
 
@@ -40,6 +41,8 @@ class Network:
     inputs: Sequence[Spec]
     outputs: Sequence[Spec]
     example: Mapping[str, Array] | None = None
+    device: str = CPU
+    """Where the module is; only what runs on tensors can follow it there."""
 
 
 def threads() -> int:
@@ -53,6 +56,8 @@ def build(name: str, network: Network) -> Predict:
     made = TABLE.get(name)
     if made is None:
         raise EngineError(f"engine {name!r}, expected one of {', '.join(TABLE)}")
+    if network.device != CPU and name != EAGER:
+        raise EngineError(f"engine {name!r} runs on {CPU}, and the network is on {network.device}: expected {EAGER}")
     return made(network)
 
 
@@ -142,14 +147,19 @@ def _on_tensors(network: Network, call: Callable[..., Any]) -> Predict:
 
     inputs = [(spec["name"], spec["datatype"] == "BF16") for spec in network.inputs]
     kept = {spec["name"]: spec["datatype"] == "BF16" for spec in network.outputs}
+    elsewhere = network.device != CPU
 
     def to_tensor(array: Array, half: bool) -> Any:  # noqa: FBT001 - private, and twice called by position
         # An array that looks into a frame's bytes can't be written to; a module may expect that it can.
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+        if elsewhere:
+            tensor = tensor.to(network.device)
         return tensor.view(torch.bfloat16) if half else tensor
 
     def to_array(answer: Any, half: bool) -> Array:  # noqa: FBT001 - as above
         tensor = torch.as_tensor(answer)
+        if elsewhere:
+            tensor = tensor.cpu()
         if tensor.dtype is torch.bfloat16:
             # numpy has no such type: as its bits, when that is what was declared.
             bits: Array = tensor.view(torch.int16).numpy().view(np.uint16)

@@ -11,7 +11,7 @@ import numpy as np
 from . import golden
 from .around import Around, found
 from .declared import LoadError, by_name
-from .engines import EAGER, Network, Predict, build
+from .engines import CPU, EAGER, Network, Predict, build
 
 Array = np.ndarray[Any, Any]
 EXAMPLE_ROWS = 3
@@ -27,8 +27,8 @@ class Loaded:
     engine: str
 
 
-def load(directory: Path, config: Mapping[str, Any], engine: str = EAGER) -> Loaded:
-    """Load an unpacked bundle, whose `model` folder is on the path, to be run by an engine.
+def load(directory: Path, config: Mapping[str, Any], engine: str = EAGER, device: str = CPU) -> Loaded:
+    """Load an unpacked bundle, whose `model` folder is on the path, to be run by an engine on a device.
 
     Raises:
         LoadError: it is not as its configuration says.
@@ -37,16 +37,16 @@ def load(directory: Path, config: Mapping[str, Any], engine: str = EAGER) -> Loa
     loader = TABLE.get(config["loader"])
     if loader is None:
         raise LoadError(f"loader {config['loader']!r}, expected one of {', '.join(TABLE)}")
-    return loader(directory, config, engine)
+    return loader(directory, config, engine, device)
 
 
-def load_torch(directory: Path, config: Mapping[str, Any], engine: str) -> Loaded:
+def load_torch(directory: Path, config: Mapping[str, Any], engine: str, device: str) -> Loaded:
     """A module factory and safetensors: nothing is unpickled."""
-    return Loaded(build(engine, load_network(directory, config)), "pytorch_safetensors", engine)
+    return Loaded(build(engine, load_network(directory, config, device)), "pytorch_safetensors", engine)
 
 
-def load_network(directory: Path, config: Mapping[str, Any]) -> Network:
-    """Load a torch bundle's module, whatever engine it will be run by."""
+def load_network(directory: Path, config: Mapping[str, Any], device: str = CPU) -> Network:
+    """Load a torch bundle's module onto a device, whatever engine it will be run by."""
     try:
         import torch  # noqa: F401 - what is missing shall have its own message
         from safetensors.torch import load_file, load_model
@@ -63,19 +63,19 @@ def load_network(directory: Path, config: Mapping[str, Any]) -> Network:
         else:
             # Weights that two layers share may be in the file once; anything else that is missing raises.
             load_model(module, directory / "model" / weights)
-    module.eval()
+    module.eval().to(device)
     around = Around(config)
     example = None
     if (directory / golden.INPUTS).exists():
         rows = golden.repeated(golden.read(directory)[0], EXAMPLE_ROWS)
         example = around.before(rows if around.batched else {name: array[0, ...] for name, array in rows.items()})
-    return Network(module, around.model_inputs, around.model_outputs, example)
+    return Network(module, around.model_inputs, around.model_outputs, example, device)
 
 
-def load_python(directory: Path, config: Mapping[str, Any], _engine: str) -> Loaded:
+def load_python(directory: Path, config: Mapping[str, Any], _engine: str, _device: str) -> Loaded:
     """Any class with `load(directory)`, which may return the model that predicts, and `predict(inputs)`.
 
-    There is one way to run it, whatever engine is asked for.
+    There is one way to run it, whatever engine is asked for, and it finds its device by itself: it sees no other.
     """
     made = found(config["entrypoint"])
     around = Around(config)
@@ -97,4 +97,4 @@ def load_python(directory: Path, config: Mapping[str, Any], _engine: str) -> Loa
     return Loaded(predict, "python_class", "python")
 
 
-TABLE: dict[str, Callable[[Path, Mapping[str, Any], str], Loaded]] = {"torch": load_torch, "python": load_python}
+TABLE: dict[str, Callable[[Path, Mapping[str, Any], str, str], Loaded]] = {"torch": load_torch, "python": load_python}

@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from . import trial
 from .batches import Batches
 from .connections import Connection, Frame
-from .engines import EAGER
+from .engines import CPU, EAGER
 from .lineage import die_with
 from .loaders import load
 
@@ -98,13 +98,18 @@ class Server:
                 self._selector.modify(connection.end, events, connection)
 
 
-def main() -> None:
-    """Load the bundle, say so in one line on standard output, serve; or try the engines, in a line each."""
+def main(confined: Mapping[str, str]) -> None:
+    """Load the bundle, say so in one line on standard output, serve; or try the engines, in a line each.
+
+    `confined` is what `confine` did.
+    """
     parser = argparse.ArgumentParser(prog="runner")
     parser.add_argument("--directory", type=Path)
     parser.add_argument("--socket")
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--confine", metavar="SCRATCH")  # Done by now.
     parser.add_argument("--engine", default=EAGER)
+    parser.add_argument("--device", default=CPU)
     parser.add_argument("--trial", type=float, metavar="SECONDS")
     parser.add_argument("--hardware", action="store_true")
     arguments = parser.parse_args()
@@ -124,7 +129,7 @@ def main() -> None:
             for outcome in trial.run(arguments.directory, config, arguments.trial):
                 _say(said, outcome)
             return
-        loaded = load(arguments.directory, config, arguments.engine)
+        loaded = load(arguments.directory, config, arguments.engine, arguments.device)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listening.bind(arguments.socket)
         listening.listen(128)
@@ -132,8 +137,14 @@ def main() -> None:
         traceback.print_exc(file=sys.stderr)
         _say(said, {"ready": False, "error": f"{type(error).__name__}: {error}"})
         raise SystemExit(1) from error
-    load_seconds = time.monotonic() - began
-    _say(said, {"ready": True, "load_seconds": load_seconds, "platform": loaded.platform, "engine": loaded.engine})
+    ready = {
+        "ready": True,
+        "load_seconds": time.monotonic() - began,
+        "platform": loaded.platform,
+        "engine": loaded.engine,
+        "confined": confined,
+    }
+    _say(said, ready)
     said.close()
     Server(Batches(loaded, config), listening).run()
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 
 from bundles.home import Home
+from bundles.runner import confine
 from bundles.runner.engines import EAGER, TABLE
 from bundles.runner.trial import installed
 from gateway.app import check_exposure, port_numbers
@@ -64,6 +65,7 @@ def diagnose(home: Home, file: Path | None) -> Iterator[Finding]:
     """Run all checks, the cheap ones first."""
     yield from _installation()
     yield from _sockets()
+    yield _confinement()
     yield from _home(home)
     try:
         settings, _origins = load_settings(file or find_file(home.path), read_environment(), {})
@@ -112,9 +114,17 @@ def _installation() -> Iterator[Finding]:
     yield Finding("engines", "ok", ", ".join([f"torch's own ({EAGER} and others)", *more]), advice)
 
 
+def _confinement() -> Finding:
+    missing = [f"{kind}: {said}" for kind, said in confine.offered().items() if said != confine.ON]
+    if missing:
+        advice = "models then run with more than they need; a kernel since 6.12 offers all"
+        return Finding("confinement", "warning", "; ".join(missing), advice)
+    return Finding("confinement", "ok", "runners can be kept from network, files and rights that they do not need")
+
+
 def _sockets() -> Iterator[Finding]:
     folder = tempfile.gettempdir()
-    longest = len(f"{folder}/snowgate-xxxxxxxx/runner.sock")
+    longest = len(f"{folder}/snowgate-xxxxxxxx/1234567/runner.sock")
     if longest > SOCKET_PATH_BYTES_MAX:
         advice = "set TMPDIR to a folder with a shorter name"
         yield Finding("sockets", "failed", f"{folder}: too long a path for a unix socket", advice)

@@ -7,16 +7,17 @@ sends. A connection ends gently: the peer is told to open no more calls, those t
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 from hpack import Decoder, HPACKError
 
-from gateway.errors import BodyTimeout
+from gateway.errors import BodyTimeout, Unavailable
 from gateway.grpc import http2
 from gateway.grpc.head import Head, read_head
 from gateway.grpc.http2 import ConnectionFault, frame
+from gateway.grpc.limits import Limits
 from gateway.grpc.stream import Stream
+from gateway.head import LaneSettings
 
 STREAMS_MAX = 1_024
 """Calls on one connection at the same time. A client waits with more; a queue holds 2,048 calls."""
@@ -24,8 +25,6 @@ HEADER_BYTES_MAX = 16 * 1024
 """The header fields of one call, as gRPC's own servers have it."""
 CONTINUATIONS_MAX = 8
 """A block of the largest size fits into two frames."""
-UNANSWERED_MAX = 16
-"""Messages of the largest size that may come on one connection before one has its answer: 1 GiB by default."""
 RESETS_MAX = 1_000
 """Calls that a client may take back beyond those that it let us answer: more is an attack (CVE-2023-44487)."""
 HEADS_MAX = 64
@@ -42,41 +41,19 @@ NOT_HTTP2 = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a worker's connections are held to."""
-
-    message_bytes: int
-    body_seconds: float
-    connection_seconds: float
-    """How long a connection may be used: then the client opens another, perhaps to another worker."""
-    grace_seconds: float
-    """How long its open calls have after that."""
-
-    @property
-    def stream_window(self) -> int:
-        """A whole message at once: nothing has to be asked for in between."""
-        return min(self.message_bytes + http2.WINDOW_START, http2.WINDOW_MAX)
-
-    @property
-    def connection_window(self) -> int:
-        """All messages without an answer together."""
-        return min(self.message_bytes * UNANSWERED_MAX + http2.WINDOW_START, http2.WINDOW_MAX)
-
-
 class Connection(asyncio.Protocol):
     """One client's connection."""
 
     def __init__(
         self,
         limits: Limits,
-        unit_header: bytes,
+        shared: LaneSettings,
         open_call: Callable[[Stream], None],
         on_end: Callable[["Connection"], None],
     ) -> None:
         self.window = http2.WINDOW_START
         self._limits = limits
-        self._unit_header = unit_header
+        self._shared = shared
         self._open_call = open_call
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
@@ -171,20 +148,29 @@ class Connection(asyncio.Protocol):
         return data[at:]
 
     def _on_data(self, flags: int, number: int, payload: bytes) -> None:
-        self._receivable -= len(payload)
-        if self._receivable < 0:
-            raise ConnectionFault(http2.FLOW_CONTROL_ERROR, "more data than the connection's window")
-        content = payload
-        if flags & http2.PADDED:
-            content = http2.unpadded(http2.PADDED, payload)
-            self.release(len(payload) - len(content))
+        shared, size = self._shared, len(payload)
+        content = http2.unpadded(http2.PADDED, payload) if flags & http2.PADDED else payload
         stream = self._streams.get(number)
-        if stream is not None and not stream.ended:
-            stream.receive(content, end=bool(flags & http2.END_STREAM))
-            return
-        if number > self._last and not self._closing:
+        if size > self._receivable:
+            raise ConnectionFault(http2.FLOW_CONTROL_ERROR, "more data than the connection's window")
+        if stream is None and number > self._last and not self._closing:
             raise ConnectionFault(http2.PROTOCOL_ERROR, f"DATA for stream {number}, which was never opened")
-        self.release(len(content))  # Of a call that has its answer already.
+        # From here on every byte is counted, and released once.
+        self._receivable -= size
+        shared.waiting_bytes += size
+        if stream is None or stream.ended:
+            self.release(size)  # Of a call that has its answer already.
+            return
+        if size > len(content):
+            self.release(size - len(content))
+        if shared.waiting_bytes > shared.waiting_bytes_max:
+            stream.refuse(
+                Unavailable(
+                    f"message: {shared.waiting_bytes - size} bytes of calls wait in this worker, no more are taken "
+                    "([server] max_waiting_bytes); try again in a second"
+                )
+            )
+        stream.receive(content, end=bool(flags & http2.END_STREAM))
 
     def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
         block, end = http2.unpadded(flags, payload), bool(flags & http2.END_STREAM)
@@ -236,7 +222,7 @@ class Connection(asyncio.Protocol):
             fields = self._decoder.decode(block, raw=True)
         except HPACKError as error:
             raise ConnectionFault(http2.COMPRESSION_ERROR, f"header block: {error}") from None
-        head = read_head(cast("list[tuple[bytes, bytes]]", fields), self._unit_header)
+        head = read_head(cast("list[tuple[bytes, bytes]]", fields), self._shared.unit_header)
         # Bytes from 0x80 to 0xfe are indexed fields of one byte each; anything else may have changed the table.
         if not block or min(block) < 0x80 or max(block) == 0xFF or len(self._heads) >= HEADS_MAX:
             self._heads.clear()
@@ -301,6 +287,7 @@ class Connection(asyncio.Protocol):
 
     def release(self, size: int) -> None:
         """As `Carrier.release`. The peer is told when a quarter of the window is free again."""
+        self._shared.waiting_bytes -= size
         self._released += size
         if self._released >= self._release_at:
             self.write(frame(http2.WINDOW_UPDATE, 0, 0, http2.number(self._released)))

@@ -25,7 +25,7 @@ INFER_RESPONSE = 2
 STREAM_CALLS_MAX = 1_024
 """Calls of one stream that have no answer yet; a queue holds twice as many."""
 STREAM_BYTES_MAX = 64 * 1024 * 1024
-"""Answers of one stream that its client has not taken yet."""
+"""Calls of one stream that have no answer yet, and answers that its client has not taken."""
 
 
 class InferCall:
@@ -93,21 +93,25 @@ class InferStream:
         self._stream = stream
         self._predictor = predictor
         self._waiting: deque[tuple[Arrived, list[bytes]]] = deque()
+        self._held = 0
         self._last: bytes | None = None
 
     def message(self, data: bytes) -> None:
         """As `Handler.message`."""
-        if len(self._waiting) >= STREAM_CALLS_MAX or self._stream.waiting_bytes > STREAM_BYTES_MAX:
+        waiting = self._held + self._stream.waiting_bytes
+        if len(self._waiting) >= STREAM_CALLS_MAX or waiting > STREAM_BYTES_MAX:
             raise TooLarge(
-                f"stream: {len(self._waiting)} calls have no answer yet and {self._stream.waiting_bytes} bytes of "
-                f"answers were not taken, expected less than {STREAM_CALLS_MAX} and {STREAM_BYTES_MAX}"
+                f"stream: {len(self._waiting)} calls have no answer yet, and they and the answers that were not taken "
+                f"are {waiting} bytes, expected less than {STREAM_CALLS_MAX} and {STREAM_BYTES_MAX}"
             )
+        self._held += len(data)
         self._stream.start(START)
         arrived = arrived_call(STREAMED, self._stream, data, perf_counter_ns())
         answers: list[bytes] = []
         self._waiting.append((arrived, answers))
 
         def reply(answer: Answer) -> None:
+            self._held -= len(data)
             answers.append(_stream_answer(arrived, answer))
             self._flush()
 

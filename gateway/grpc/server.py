@@ -6,19 +6,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import uniform
 
-from gateway.errors import InferenceError, Unsupported
+from gateway.errors import Unsupported
 from gateway.extensions import Extensions
-from gateway.grpc.connection import Connection, Limits
+from gateway.grpc.connection import Connection
 from gateway.grpc.health import PREFIX as HEALTH
 from gateway.grpc.health import Health
 from gateway.grpc.infer import InferCall, InferStream
+from gateway.grpc.limits import Limits
 from gateway.grpc.reflection import PATHS as REFLECTION
 from gateway.grpc.reflection import Reflect
 from gateway.grpc.service import PREFIX as INFERENCE
 from gateway.grpc.service import Service
 from gateway.grpc.stream import Handler, Stream
 from gateway.grpc.unary import UnaryCall
-from gateway.predict import Predictor
+from gateway.head import LaneSettings
 from gateway.schema import shown
 
 TICK_SECONDS = 0.5
@@ -31,19 +32,11 @@ OPEN_PATHS = frozenset({f"{INFERENCE}ServerLive", f"{INFERENCE}ServerReady"})
 class GrpcServer:
     """Accepts connections from a listening socket until it is drained."""
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        extensions: Extensions,
-        limits: Limits,
-        *,
-        unit_header: str,
-        refusal: Callable[[bytes | None, bytes | None], InferenceError | None],
-    ) -> None:
-        """`refusal` says why a call with this authority and API key may not pass, or None."""
+    def __init__(self, shared: LaneSettings, extensions: Extensions, limits: Limits) -> None:
+        """`shared` is what this worker's connections of both kinds share."""
+        predictor = shared.predictor
         self._limits = limits
-        self._unit_header = unit_header.lower().encode()
-        self._refusal = refusal
+        self._shared = shared
         self._loop = asyncio.get_running_loop()
         self._connections: set[Connection] = set()
         self._draining = False
@@ -84,7 +77,7 @@ class GrpcServer:
     def _connection(self) -> Connection:
         age = self._limits.connection_seconds * uniform(1 - AGE_SPREAD, 1 + AGE_SPREAD)
         limits = replace(self._limits, connection_seconds=age)
-        connection = Connection(limits, self._unit_header, self._open, self._on_end)
+        connection = Connection(limits, self._shared, self._open, self._on_end)
         self._connections.add(connection)
         return connection
 
@@ -106,7 +99,7 @@ class GrpcServer:
         if not head.grpc:
             stream.refuse(Unsupported("content-type: expected application/grpc"))
         elif path not in OPEN_PATHS and not path.startswith(HEALTH):
-            refusal = self._refusal(head.authority, head.key)
+            refusal = self._shared.admission.refusal(head.authority, head.key)
             if refusal is not None:
                 stream.refuse(refusal)
 

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 
 from bundles import process
 from bundles.errors import RunnerFailed
-from bundles.runner.engines import TABLE
+from bundles.runner.engines import TABLE, EngineError, Network, build
 from bundles.runner.trial import hardware, sizes
 from tests.bundles.unpacked import examples, tensor, unpack
 
@@ -108,7 +109,9 @@ def test_sizes_that_a_bundle_leaves_open_stay_open(tmp_path: Path, engine: str) 
 
 def trial(directory: Path, seconds: float = 60) -> dict[str, dict[str, Any]]:
     """Try all engines."""
-    done = subprocess.run(process.trial_command(directory, seconds), capture_output=True, check=True, timeout=100)
+    with tempfile.TemporaryDirectory(prefix="snowgate-") as scratch:
+        command, own = process.trial_command(directory, Path(scratch), seconds), process.environment(Path(scratch))
+        done = subprocess.run(command, capture_output=True, check=True, timeout=100, cwd=scratch, env=own)
     return {outcome["engine"]: outcome for outcome in map(json.loads, done.stdout.splitlines())}
 
 
@@ -198,3 +201,9 @@ def test_the_hardware_is_what_speed_depends_on() -> None:
 def test_sizes_are_even_in_ratio() -> None:
     """A lone row, the most, and the geometric middle."""
     assert [sizes(most) for most in (1, 2, 8, 64, 1000)] == [[1], [1, 2], [1, 3, 8], [1, 8, 64], [1, 32, 1000]]
+
+
+def test_only_eager_follows_a_network_to_another_device() -> None:
+    """The others are for processors: that is said, and nothing is computed in the wrong place."""
+    with pytest.raises(EngineError, match="'frozen' runs on cpu, and the network is on cuda: expected eager"):
+        build("frozen", Network(None, (), (), device="cuda"))

@@ -142,3 +142,16 @@ def test_a_missing_bundle_is_said(tmp_path: Path) -> None:
         process.RunnerProcess(tmp_path),
     ):
         pass
+
+
+def test_a_runner_on_a_card_sees_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its card is the only one, and so the first, for it: of all there are, or of those that we see ourselves."""
+    command = process.command(tmp_path, tmp_path, device="cuda:1")
+    assert command[command.index("--device") + 1] == "cuda"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert process.environment(tmp_path, "cuda:1")["CUDA_VISIBLE_DEVICES"] == "1"
+    assert "CUDA_VISIBLE_DEVICES" not in process.environment(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert process.environment(tmp_path, "cuda:0")["CUDA_VISIBLE_DEVICES"] == "3"
+    with pytest.raises(RunnerFailed, match="device cuda:1: CUDA_VISIBLE_DEVICES names 1 of them"):
+        process.environment(tmp_path, "cuda:1")

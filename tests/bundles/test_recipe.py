@@ -34,6 +34,9 @@ def test_a_good_recipe_is_read(project: Path) -> None:
     ("old", "new", "said"),
     [
         ('holdout = "', 'holdot = "', "unknown key 'holdot'; did you mean 'holdout'?"),
+        ('model = "divider"', 'python = "3.10"', "needs requirements = "),
+        ('model = "divider"', 'python = "old"\nrequirements = "r.txt"', 'expected such as "3.10"'),
+        ('model = "divider"', 'requirements = "r.txt"', "requirements = 'r.txt': no such file"),
         ('model = "divider"', "xyz = 1", "unknown key 'xyz'; expected one of entrypoint"),
         ('loader = "python"', "", "'loader' is missing"),
         ('loader = "python"', 'loader = "pickle"', "loader 'pickle', expected one of torch, python"),

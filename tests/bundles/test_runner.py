@@ -220,7 +220,7 @@ PARENT = """
     import subprocess, sys
     from bundles import process
     from pathlib import Path
-    child = subprocess.Popen(process.command(Path(sys.argv[1]), sys.argv[2]), stdout=subprocess.PIPE)
+    child = subprocess.Popen(process.command(Path(sys.argv[1]), Path(sys.argv[2])), stdout=subprocess.PIPE)
     print(child.pid, child.stdout.readline().decode(), flush=True)
     sys.stdin.read()
 """
@@ -231,7 +231,7 @@ def test_the_runner_dies_with_its_parent(tmp_path: Path) -> None:
     unpack(tmp_path, ECHO)
     with tempfile.TemporaryDirectory(prefix="snowgate-") as folder:
         parent = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(PARENT), str(tmp_path), f"{folder}/s"],
+            [sys.executable, "-c", textwrap.dedent(PARENT), str(tmp_path), folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -241,7 +241,7 @@ def test_the_runner_dies_with_its_parent(tmp_path: Path) -> None:
         with parent.stdin, parent.stdout:
             pid, ready = parent.stdout.readline().split(maxsplit=1)
             assert json.loads(ready)["ready"]
-            worker = Worker(f"{folder}/s")
+            worker = Worker(f"{folder}/{process.SOCKET}")
             os.kill(parent.pid, signal.SIGKILL)
             parent.wait()
             assert worker.closed()
@@ -262,7 +262,7 @@ def alive(pid: int) -> bool:
 
 def test_a_runner_whose_parent_is_already_gone_does_not_start(tmp_path: Path) -> None:
     """Between the fork and the request to die with the parent, the parent may have died."""
-    command = process.command(unpack(tmp_path, ECHO), str(tmp_path / "s"))
+    command = process.command(unpack(tmp_path, ECHO), tmp_path)
     command[command.index("--parent") + 1] = "1"
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")

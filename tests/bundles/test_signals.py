@@ -95,15 +95,15 @@ def test_nothing_raises_or_warns_on_any_floats(outputs: np.ndarray[tuple[int, in
 
 
 @given(
-    arrays.arrays(np.float32, (3, 4), elements=st.floats(-(2**50), 2**50, width=32) | st.sampled_from([NAN, INF, -INF]))
+    arrays.arrays(np.float32, (1, 4), elements=st.floats(-(2**50), 2**50, width=32) | st.sampled_from([NAN, INF, -INF]))
 )
-def test_a_few_numbers_are_measured_as_many_are(few: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> None:
-    """A small batch takes another way than a large one, and comes to the same: nonsense, infinities and ties too.
+def test_a_lone_row_is_measured_as_it_is_in_company(few: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> None:
+    """A small row alone takes another way than several, and comes to the same: nonsense, infinities and ties too.
 
     Up to 2^50: beyond, float32 overflows where Python does not.
     """
-    many = np.concatenate([few] * 10)
-    assert few.size <= FEW < many.size
+    many = np.concatenate([few] * 2)
+    assert few.size <= FEW
     logits = [("y", "logits")]
     pairs = [
         (of_inputs({"y": few}), of_inputs({"y": many})),
@@ -111,7 +111,7 @@ def test_a_few_numbers_are_measured_as_many_are(few: np.ndarray[tuple[int, int],
     ]
     for alone, beside in pairs:
         for name, values in alone.items():
-            expected = beside[name][:3]
+            expected = beside[name][:1]
             if name.endswith(("class", "missing")):
                 assert values.tolist() == expected.tolist(), name
             else:

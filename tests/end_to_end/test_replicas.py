@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bundles.home import Home
 from bundles.packing import Packed, pack
+from bundles.runner import confine
 from monitors.log.reader import LogReader
 from tests.conftest import Gateway, Webhook, snowgate, wait_until, write_model
 from tests.end_to_end.load import Load
@@ -26,6 +27,7 @@ def test_more_and_fewer_replicas_under_load(home: Home, packed: Packed, tmp_path
     scaled = gateway.snowgate("rollout", "scale", "signs", "--replicas", "3", "--wait", "--reason", "a busy day")
     (loaded,) = scaled["runners"]
     assert (loaded["version"], loaded["replicas"], loaded["ready"]) == ("1", 3, 3)
+    assert (loaded["confined"], loaded["devices"]) == (confine.offered(), ["cpu"] * 3)
     assert len(gateway.children(RUNNER)) == 3
     count = len(load.answered)
     wait_until(lambda: len(load.answered) > count + 300, what="traffic on three")

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from bundles.runner import frames
+from bundles.schema import TensorSpec
 from gateway.batching import Computed, RunnerQueue, Waiting
 from gateway.errors import InferenceError, Unavailable
+from gateway.schema import Schema
 from gateway.steps import start
 from monitors.log.record import Tensor
 
@@ -78,7 +80,7 @@ class Bench:
             "model 'm' version '1'",
             max_batch_size=64,
             waiting_calls_max=WAITING_CALLS_MAX,
-            batched=True,
+            schema=Schema((TensorSpec("x", "FP32", (-1, 1)),), (TensorSpec("y", "FP32", (-1, 1)),)),
             hang_seconds=hang_seconds,
             on_batch=self.batches.append,
             on_hang=self.hangs.append,

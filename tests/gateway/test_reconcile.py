@@ -59,6 +59,18 @@ def test_a_version_that_is_not_ready_gets_nothing() -> None:
     assert TWO.digest in failed.run, "a failure that is forgotten would be tried again for ever"
 
 
+def test_what_is_done_before_a_start_is_said() -> None:
+    """A version whose environment is being built says how far that is."""
+    runners: dict[str, tuple[RunnerState, str]] = {
+        TWO.digest: ("starting", "building its environment: 3 of 9 packages")
+    }
+    decision = decide("signs", Desired(TWO, None, "c"), Actual("r", ONE), frozenset(), runners)
+    assert (decision.phase, decision.message) == (
+        "Progressing",
+        "version 2 is building its environment: 3 of 9 packages",
+    )
+
+
 def test_what_serves_and_can_not_any_more_is_degraded() -> None:
     """The stable version's runners were given up: the route stays as it is, and the deployment says why."""
     decision = step(Desired(ONE, None, "c0ffee00"), Actual("r", ONE), state="failed")

@@ -133,3 +133,13 @@ def test_a_model_has_settings_of_its_own(tmp_path: Path) -> None:
     assert origins["models.signs.memory_bytes"] == "SNOWGATE_MODELS__SIGNS__MEMORY_BYTES"
     with pytest.raises(SettingsError, match=r"unknown setting models\.signs\.replica"):
         load_settings(written(tmp_path, "[models.signs]\nreplica = 3\n"), {}, {})
+
+
+def test_devices_are_a_list_or_one_text() -> None:
+    """A file has a list, a variable a text with commas; what is no device is refused with what was expected."""
+    variables = {"SNOWGATE_MODELS__SIGNS__DEVICES": "cuda:0,cuda:1"}
+    settings, _origins = load_settings(None, variables, {})
+    assert settings.runner_of("signs").devices == ["cuda:0", "cuda:1"]
+    assert settings.runner_of("other").devices == ["cpu"]
+    with pytest.raises(SettingsError, match=r"runner\.devices.*cuda"):
+        load_settings(None, {"SNOWGATE_RUNNER__DEVICES": "gpu"}, {})

@@ -170,6 +170,7 @@ def test_limits_of_time(packed: Packed, home: Home, start: Callable[..., Gateway
     """A message that does not come whole is refused; a connection that is old is replaced, and no call is lost."""
     snowgate(home.path, "deploy", "signs@1", "--to", "production")
     limits = {"SNOWGATE_SERVER__GRPC_CONNECTION_SECONDS": "1", "SNOWGATE_SERVER__BODY_SECONDS": "0.3"}
+    limits["SNOWGATE_SERVER__MAX_WAITING_BYTES"] = "100000"
     gateway = start(home.path, variables=limits)
     with Peer(gateway.ready["grpc"]) as peer:
         peer.send(http2.HEADERS, http2.END_HEADERS, 1, peer.block())
@@ -177,6 +178,14 @@ def test_limits_of_time(packed: Packed, home: Home, start: Callable[..., Gateway
         last = peer.answer(1)[2]
         assert (last["grpc-status"], "not whole within 0.3 s" in last["grpc-message"]) == ("4", True)
         assert peer.wait(http2.GOAWAY).payload[4:] == http2.number(http2.NO_ERROR)
+    with Peer(gateway.ready["grpc"]) as peer:
+        for stream in (1, 3):  # The second time around nothing is left of the first.
+            peer.send(http2.HEADERS, http2.END_HEADERS, stream, peer.block())
+            for at in range(0, 120_000, 12_000):
+                peer.send(http2.DATA, 0, stream, row(size=12_000)[at : at + 12_000])
+            last = peer.answer(stream)[2]
+            assert (last["grpc-status"], "max_waiting_bytes" in last["grpc-message"]) == ("14", True)
+            assert last["grpc-retry-pushback-ms"] == "1000"
     with Peer(gateway.ready["grpc"], greeted=False) as silent:
         assert silent.ended()
     ports: set[int] = set()
