@@ -152,16 +152,27 @@ def listening(settings: Settings) -> Iterator[tuple[dict[str, socket.socket], so
     Raises:
         SettingsError: one of them is in use.
     """
-    server = settings.server
-    port, grpc_port = server.port, server.grpc_port
-    if grpc_port is None:
-        grpc_port = port + GRPC_OFFSET if port else 0
+    server, ports = settings.server, port_numbers(settings)
     with ExitStack() as sockets:
-        workers = {"--socket": sockets.enter_context(_listen(server.host, port, "--port"))}
-        if server.grpc:
-            workers["--grpc-socket"] = sockets.enter_context(_listen(server.host, grpc_port, "--grpc-port"))
-        admin = sockets.enter_context(_listen(server.host, port + CONTROL_OFFSET if port else 0, "--port"))
+        workers = {"--socket": sockets.enter_context(_listen(server.host, ports["data"], "--port"))}
+        if "gRPC" in ports:
+            workers["--grpc-socket"] = sockets.enter_context(_listen(server.host, ports["gRPC"], "--grpc-port"))
+        admin = sockets.enter_context(_listen(server.host, ports["control"], "--port"))
         yield workers, admin
+
+
+def port_numbers(settings: Settings) -> dict[str, int]:
+    """Return the number of each port by what it is for; 0 stands for a free one, and what is switched off is left out.
+
+    >>> port_numbers(Settings())
+    {'data': 8080, 'gRPC': 8081, 'control': 8082}
+    """
+    server = settings.server
+    ports = {"data": server.port}
+    if server.grpc:
+        beside = server.port + GRPC_OFFSET if server.port else 0
+        ports["gRPC"] = beside if server.grpc_port is None else server.grpc_port
+    return ports | {"control": server.port + CONTROL_OFFSET if server.port else 0}
 
 
 def _listen(host: str, port: int, flag: str) -> socket.socket:

@@ -19,7 +19,7 @@ COMMANDS = {
     "bundle": ("gateway.commands.bundle:bundle", "Pack, list, show, verify and trust bundles."),
     "deploy": ("gateway.commands.deploy:deploy", "Say which version an environment shall serve."),
     "withdraw": ("gateway.commands.withdraw:withdraw", "Serve a model no more in an environment."),
-    "rollout": ("gateway.commands.rollout:rollout", "See a rollout, promote or abort it."),
+    "rollout": ("gateway.commands.rollout:rollout", "See a rollout, promote or abort it; scale runners."),
     "prediction": (
         "gateway.commands.prediction:prediction",
         "Look up what was answered, and all that stands behind it.",

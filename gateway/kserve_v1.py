@@ -38,8 +38,11 @@ class KServeV1:
             document = orjson.loads(arrived.body)
         except orjson.JSONDecodeError as error:
             raise BadCall(f"body: not JSON: {error}") from None
-        if not isinstance(document, dict) or ("instances" in document) == ("inputs" in document):
+        if not isinstance(document, dict):
             raise BadCall(f"body: {kind(document)}, expected an object with either `instances` or `inputs`")
+        if ("instances" in document) == ("inputs" in document):
+            came = "both" if "inputs" in document else "neither"
+            raise BadCall(f"body: {came} of `instances` and `inputs`, expected one of them")
         by_row = "instances" in document
         columns = _from_rows(document["instances"], schema) if by_row else _from_columns(document["inputs"], schema)
         return Call(inputs=[_tensor(spec, columns[spec.name], batched=schema.batched) for spec in schema.inputs])

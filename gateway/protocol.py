@@ -80,7 +80,7 @@ def decode(body: bytes | bytearray | memoryview, json_length: int | None) -> Cal
     """
     view = memoryview(body)
     if json_length is not None and not 0 < json_length <= len(view):
-        msg = f"Inference-Header-Content-Length: {json_length}, expected 1 to {len(view)}, the length of the body"
+        msg = f"Inference-Header-Content-Length: {json_length}, expected at most {len(view)}, the length of the body"
         raise BadCall(msg)
     head = view if json_length is None else view[:json_length]
     try:

@@ -134,8 +134,10 @@ def shown(value: object) -> str:
 def kind(value: Any) -> str:
     """Name the kind of a JSON value, for a message.
 
-    >>> kind(None), kind([]), kind(True)
-    ('nothing', 'an array', 'a boolean')
+    >>> kind(None), kind([1]), kind([]), kind(True)
+    ('nothing', 'an array', 'an empty array', 'a boolean')
     """
     names = {type(None): "nothing", bool: "a boolean", int: "a number", float: "a number", str: "a string"}
-    return names.get(type(value), "an array" if isinstance(value, list) else "an object")
+    if isinstance(value, list):
+        return "an array" if value else "an empty array"
+    return names.get(type(value), "an object")

@@ -24,6 +24,7 @@ REFERENCE = ROOT / "docs" / "cli.md"
 HELP_WIDTH = 100
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 IN_TEXT = re.compile(r"`(snowgate [a-z][^`\n]*)`")
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 PLANNED = re.compile(r"not (?:there|here|built) yet", re.IGNORECASE)
 INTRODUCTION = """\
 # The command line
@@ -193,6 +194,15 @@ def test_variables_in_the_documents_are_settings() -> None:
         for name in re.findall(r"SNOWGATE_[A-Z]+__[A-Z_]+", path.read_text()):
             assert name in known | {"SNOWGATE_SECTION__KEY"}, f"{path.name}: {name}"
     assert load_settings(None, {"SNOWGATE_SERVER__PORT": "9000"}, {})[0].server.port == 9000
+
+
+def test_links_in_the_documents_lead_somewhere() -> None:
+    """Each link to a file leads to one, and from the README a newcomer finds every page of docs/."""
+    for path in documents():
+        for target in LINK.findall(path.read_text()):
+            assert "://" in target or (path.parent / target).exists(), f"{path.name}: {target}"
+    linked = set(LINK.findall((ROOT / "README.md").read_text()))
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= linked
 
 
 def test_marked_blocks_run(tmp_path: Path) -> None:

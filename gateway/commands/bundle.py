@@ -128,6 +128,16 @@ def code_words(code: dict[str, Any] | None) -> str | None:
     return f"tree {code['tree'] or code['archive']}{' (uncommitted changes)' if code['dirty'] else ''}"
 
 
+def _tensor_words(tensor: dict[str, Any]) -> str:
+    """Say what a tensor is.
+
+    >>> _tensor_words({"name": "photo", "datatype": "BYTES", "shape": [-1], "content_type": "image/*"})
+    'photo: BYTES [-1] image/*'
+    """
+    meaning = tensor.get("semantic") or tensor.get("content_type") or ""
+    return f"{tensor['name']}: {tensor['datatype']} {tensor['shape']} {meaning}".rstrip()
+
+
 def _tell(one: dict[str, Any]) -> None:
     environment = one["environment"]
     facts(
@@ -154,8 +164,7 @@ def _tell(one: dict[str, Any]) -> None:
     )
     for side in ("inputs", "outputs"):
         for tensor in one[side]:
-            meaning = tensor.get("semantic", "")
-            click.echo(f"  {side[:-1]} {tensor['name']}: {tensor['datatype']} {tensor['shape']} {meaning}")
+            click.echo(f"  {side[:-1]} {_tensor_words(tensor)}")
     if one["data"]:
         click.echo()
         table(

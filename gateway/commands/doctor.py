@@ -22,7 +22,7 @@ from bundles.home import Home
 from bundles.runner import confine
 from bundles.runner.engines import EAGER, TABLE
 from bundles.runner.trial import installed
-from gateway.app import CONTROL_OFFSET, check_exposure
+from gateway.app import check_exposure, port_numbers
 from gateway.commands.options import home_option, output_option
 from gateway.output import show
 from gateway.settings import Settings, SettingsError, find_file, load_settings, read_environment
@@ -194,21 +194,22 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
 
 
 def _ports(settings: Settings, served_by: str | None) -> Iterator[Finding]:
-    host, port = settings.server.host, settings.server.port
-    if port == 0:
+    ports = {meaning: number for meaning, number in port_numbers(settings).items() if number}
+    if not ports:
         yield Finding("ports", "ok", "free ones are picked at the start")
-        return
-    if served_by:
-        yield Finding("ports", "ok", f"{port} and {port + CONTROL_OFFSET}: not checked, this home is {served_by}")
-        return
-    for number, meaning in ((port, "data"), (port + CONTROL_OFFSET, "control")):
-        yield _port(host, number, meaning)
+    elif served_by:
+        numbers = ", ".join(map(str, ports.values()))
+        yield Finding("ports", "ok", f"{numbers}: not checked, this home is {served_by}")
+    else:
+        for meaning, number in ports.items():
+            yield _port(settings.server.host, number, meaning)
 
 
 def _port(host: str, number: int, meaning: str) -> Finding:
     try:
         socket.create_server((host, number), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:
-        advice = f"`snowgate serve --port {number + 10}`, or --port 0 for free ones"
+        flag = "--grpc-port" if meaning == "gRPC" else "--port"
+        advice = f"`snowgate serve {flag} {number + 10}`, or {flag} 0 for a free one"
         return Finding(f"{meaning} port", "failed", f"{host} port {number}: {error.strerror}", advice)
     return Finding(f"{meaning} port", "ok", f"{host} port {number} is free")

@@ -31,7 +31,7 @@ def list_(home: Path, server: str | None, output: str) -> None:
         ("tier", lambda one: one["tier"]),
         ("detector", lambda one: one["detector"]),
         ("state", lambda one: one["state"]),
-        ("evidence", lambda one: one["evidence"]),
+        ("evidence (s)", lambda one: one["evidence"]),
         ("limit (s)", lambda one: one["limit"]),
         ("lag (s)", lambda one: one["lag_s"]),
     ]

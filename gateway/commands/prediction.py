@@ -9,6 +9,9 @@ from gateway.commands.bundle import code_words, signer
 from gateway.commands.options import NounGroup, operations, operator_options
 from gateway.output import facts, show, table
 
+TEXT_SHOWN_MAX = 60
+"""Characters of one BYTES element in the table: a picture has millions. `-o json` has them all."""
+
 
 @click.group(cls=NounGroup)
 def prediction() -> None:
@@ -72,10 +75,10 @@ def _tell_chain(chain: dict[str, Any]) -> None:
             ("└ bundle", f"{chain['bundle']['model']}@{chain['bundle']['version']}   {chain['bundle']['digest']}"),
             ("  bytes", "intact: every file has its digest" if chain["intact"] else f"NOT INTACT: {chain['problem']}"),
             ("  signed by", [signer(one) for one in chain["signed"]]),
-            ("└ trained by", trained["by"]),
+            ("└ trained by" if trained["command"] else "└ packed by", trained["by"]),
             ("  on", trained["host"]),
             ("  when", trained["started"]),
-            ("  command", " ".join(trained["command"] or []) or "not recorded"),
+            ("  command", " ".join(trained["command"] or []) or "no training run was recorded"),
             ("└ code", code_words(chain["code"])),
             ("  commit", (chain["code"] or {}).get("commit")),
             ("└ environment", f"Python {environment['python']}, {environment['packages']} packages (env/pylock.toml)"),
@@ -95,7 +98,19 @@ def _tell_chain(chain: dict[str, Any]) -> None:
 
 
 def _brief(tensor: dict[str, Any]) -> str:
-    return _numbers(tensor.get("data") or [])
+    """Say a tensor's first values, and how long ones begin.
+
+    >>> _brief({"datatype": "BYTES", "data": ["iVBORw0KGgo" * 1000]})
+    'iVBORw0KGgoiVBORw0KGgoiVBORw0KGgoiVBORw0KGgoiVBORw0KGgoiVBOR… (11,000 characters)'
+    """
+    values = tensor.get("data") or []
+    if tensor["datatype"] == "BYTES":
+        values = [_beginning(one) for one in values]
+    return _numbers(values)
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= TEXT_SHOWN_MAX else f"{text[:TEXT_SHOWN_MAX]}… ({len(text):,} characters)"
 
 
 def _numbers(values: list[Any]) -> str:

@@ -60,7 +60,7 @@ def test_show_tells_a_human_and_a_script(capsys: pytest.CaptureFixture[str], hom
     assert asked(capsys, home, "bundle", "show", packed.digest) == shown
     _code, out, _err = run(capsys, "bundle", "show", "signs@1", "--home", str(home.path))
     assert packed.digest in out
-    assert "input x: FP32 [-1, 3]" in out
+    assert "input x: FP32 [-1, 3]\n" in out
 
 
 def test_an_unknown_reference_is_refused(capsys: pytest.CaptureFixture[str], home: Home, packed: Packed) -> None:

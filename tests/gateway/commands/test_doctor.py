@@ -52,6 +52,20 @@ def test_doctor_finds_a_port_in_use(capsys: pytest.CaptureFixture[str], monkeypa
     assert "--port" in found["data port"]["advice"]
 
 
+def test_doctor_finds_the_grpc_port_in_use(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The port of gRPC is looked at like the others, wherever it was put, and not when gRPC is off."""
+    monkeypatch.setenv("SNOWGATE_SERVER__PORT", "0")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("SNOWGATE_SERVER__GRPC_PORT", str(taken.getsockname()[1]))
+        code, found = diagnosis(capsys)
+        assert code == 1
+        assert "--grpc-port" in found["gRPC port"]["advice"]
+        monkeypatch.setenv("SNOWGATE_SERVER__GRPC", "false")
+        code, found = diagnosis(capsys)
+    assert code == 0
+    assert "gRPC port" not in found
+
+
 def test_doctor_finds_wrong_settings_and_open_doors(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
