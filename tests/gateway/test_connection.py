@@ -92,6 +92,31 @@ def error(answer: bytes) -> str:
     return str(json.loads(answer.partition(b"\r\n\r\n")[2])["error"])
 
 
+def test_noise_is_not_taken_for_the_call_before_it(strict: Gateway) -> None:
+    """What is no HTTP stays so, though a call with a body of the same length came before it on its connection."""
+    good = call()
+    noise = b"NO HTTP\r\n\r\n" + good.partition(b"\r\n\r\n")[2]
+    for before in (good, b""):
+        with connect(strict) as end:
+            if before:
+                end.sendall(before)
+                assert read_answer(end)[0] == 200
+            end.sendall(noise)
+            assert b" 400 " in read_all(end).splitlines()[0]
+
+
+def test_long_heads_are_not_remembered(strict: Gateway) -> None:
+    """Calls whose heads are long, and all different, leave nothing behind in the worker."""
+    with connect(strict) as end:
+        end.sendall(call())
+        assert read_answer(end)[0] == 200
+        before = memory(strict)
+        for number in range(500):
+            end.sendall(call(x_padding=f"{number}" + "p" * 60_000))
+            assert read_answer(end)[0] == 200
+        assert memory(strict) - before < 20, "500 of them would be 30 MB"
+
+
 @pytest.mark.parametrize("sent", [b"", b"POST /v2/mod", b"GET /v2 HTTP/1.1\r\nHost: local"])
 def test_headers_that_do_not_come(strict: Gateway, sent: bytes) -> None:
     """A connection that says nothing, or half a head, is told so and ends."""
