@@ -92,31 +92,6 @@ def error(answer: bytes) -> str:
     return str(json.loads(answer.partition(b"\r\n\r\n")[2])["error"])
 
 
-def test_noise_is_not_taken_for_the_call_before_it(strict: Gateway) -> None:
-    """What is no HTTP stays so, though a call with a body of the same length came before it on its connection."""
-    good = call()
-    noise = b"NO HTTP\r\n\r\n" + good.partition(b"\r\n\r\n")[2]
-    for before in (good, b""):
-        with connect(strict) as end:
-            if before:
-                end.sendall(before)
-                assert read_answer(end)[0] == 200
-            end.sendall(noise)
-            assert b" 400 " in read_all(end).splitlines()[0]
-
-
-def test_long_heads_are_not_remembered(strict: Gateway) -> None:
-    """Calls whose heads are long, and all different, leave nothing behind in the worker."""
-    with connect(strict) as end:
-        end.sendall(call())
-        assert read_answer(end)[0] == 200
-        before = memory(strict)
-        for number in range(500):
-            end.sendall(call(x_padding=f"{number}" + "p" * 60_000))
-            assert read_answer(end)[0] == 200
-        assert memory(strict) - before < 20, "500 of them would be 30 MB"
-
-
 @pytest.mark.parametrize("sent", [b"", b"POST /v2/mod", b"GET /v2 HTTP/1.1\r\nHost: local"])
 def test_headers_that_do_not_come(strict: Gateway, sent: bytes) -> None:
     """A connection that says nothing, or half a head, is told so and ends."""
@@ -151,6 +126,37 @@ def test_too_many_headers(strict: Gateway) -> None:
         answer = read_all(end)
     assert b" 400 " in answer.splitlines()[0]
     assert "more than 65536 bytes" in error(answer)
+
+
+@pytest.mark.parametrize("begun", [b"GET /", b"GET /v2 HTTP/1.1\r\nX-Name: "])
+def test_a_head_without_end(strict: Gateway, begun: bytes) -> None:
+    """One header, or the URL, that does not end is cut off at the limit, and not only when the time is over."""
+    with connect(strict) as end:
+        end.sendall(begun)
+        with suppress(ConnectionError):  # It is cut off while we send.
+            for _ in range(10):
+                end.sendall(b"a" * 1_000_000)
+        answer = read_all(end)
+    assert b" 400 " in answer.splitlines()[0]
+    assert "more than 65536 bytes" in error(answer)
+
+
+def test_an_upgrade_is_ignored(strict: Gateway) -> None:
+    """A wish for another protocol changes nothing: the body is read, and so is the next request, on either route."""
+    wish = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABk"}
+    wishes = "".join(f"{name}: {value}\r\n" for name, value in wish.items())
+    health = f"GET /livez HTTP/1.1\r\nHost: localhost\r\n{wishes}\r\n".encode()
+    head, _, body = call(**wish).partition(b"\r\n\r\n")
+    with connect(strict) as end:
+        for sent in (call(**wish), health, call(rows=2, **wish), call()):
+            end.sendall(sent)
+            assert read_answer(end)[0] == 200
+        end.sendall(head + b"\r\n\r\n" + body[:10])
+        end.sendall(body[10:])
+        assert read_answer(end)[0] == 200
+    with connect(strict) as end:
+        end.sendall(b"CONNECT a.example:1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert "no proxy" in error(read_all(end))
 
 
 def test_what_is_no_http(strict: Gateway) -> None:
