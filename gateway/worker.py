@@ -265,7 +265,12 @@ def _grpc_server(worker: Worker, shared: LaneSettings) -> GrpcServer:
         grace_seconds=settings.drain_seconds,
     )
     return GrpcServer(
-        worker.predictor, worker.extensions, limits, unit_header=settings.unit_header, refusal=shared.admission.refusal
+        worker.predictor,
+        worker.extensions,
+        limits,
+        shared.waiting,
+        unit_header=settings.unit_header,
+        refusal=shared.admission.refusal,
     )
 
 

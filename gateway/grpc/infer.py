@@ -7,7 +7,7 @@ from time import perf_counter_ns
 from google.protobuf.message import DecodeError
 
 from gateway.call import Answer, Arrived
-from gateway.errors import BadCall, ClientGone, InferenceError, TooLarge
+from gateway.errors import BadCall, ClientGone, InferenceError, TooLarge, Unavailable
 from gateway.grpc.http2 import field
 from gateway.grpc.messages import message
 from gateway.grpc.status import DONE, START, trailers
@@ -15,6 +15,7 @@ from gateway.grpc.stream import Stream
 from gateway.grpc.wire import GrpcInference, InferRequest, InferResponse, delimited
 from gateway.predict import Predictor, hang_up
 from gateway.steps import start
+from gateway.waiting_bytes import WaitingBytes
 
 ONE, STREAMED = GrpcInference("ModelInfer"), GrpcInference("ModelStreamInfer")
 StreamResponse = message("inference.ModelStreamInferResponse")
@@ -33,9 +34,10 @@ class InferCall:
 
     patient = False
 
-    def __init__(self, stream: Stream, predictor: Predictor) -> None:
+    def __init__(self, stream: Stream, predictor: Predictor, waiting: WaitingBytes) -> None:
         self._stream = stream
         self._predictor = predictor
+        self._waiting_bytes = waiting
         self._message: bytes | None = None
         self._arrived: Arrived | None = None
 
@@ -43,6 +45,7 @@ class InferCall:
         """As `Handler.message`."""
         if self._message is not None:
             raise BadCall("message: a second one, expected one; ModelStreamInfer takes many")
+        self._waiting_bytes.take(len(data))
         self._message = data
 
     def ended(self) -> None:
@@ -73,6 +76,7 @@ class InferCall:
         """As `Handler.drain`: its answer is its end."""
 
     def _reply(self, answer: Answer) -> None:
+        self._waiting_bytes.release(len(self._message or b""))
         initial = initial_metadata(self._stream, answer)
         if answer.status == 200:
             self._stream.answer(initial, answer.body, DONE)
@@ -89,9 +93,10 @@ class InferStream:
 
     patient = True
 
-    def __init__(self, stream: Stream, predictor: Predictor) -> None:
+    def __init__(self, stream: Stream, predictor: Predictor, waiting: WaitingBytes) -> None:
         self._stream = stream
         self._predictor = predictor
+        self._waiting_bytes = waiting
         self._waiting: deque[tuple[Arrived, list[bytes]]] = deque()
         self._last: bytes | None = None
 
@@ -106,8 +111,14 @@ class InferStream:
         arrived = arrived_call(STREAMED, self._stream, data, perf_counter_ns())
         answers: list[bytes] = []
         self._waiting.append((arrived, answers))
+        held = len(data)
+        try:
+            self._waiting_bytes.take(held)
+        except Unavailable as error:
+            arrived.refused, held = error, 0
 
         def reply(answer: Answer) -> None:
+            self._waiting_bytes.release(held)
             answers.append(_stream_answer(arrived, answer))
             self._flush()
 

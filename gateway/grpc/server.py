@@ -20,6 +20,7 @@ from gateway.grpc.stream import Handler, Stream
 from gateway.grpc.unary import UnaryCall
 from gateway.predict import Predictor
 from gateway.schema import shown
+from gateway.waiting_bytes import WaitingBytes
 
 TICK_SECONDS = 0.5
 """How often late bodies, ages and watched states are looked at."""
@@ -36,6 +37,7 @@ class GrpcServer:
         predictor: Predictor,
         extensions: Extensions,
         limits: Limits,
+        waiting: WaitingBytes,
         *,
         unit_header: str,
         refusal: Callable[[bytes | None, bytes | None], InferenceError | None],
@@ -50,8 +52,8 @@ class GrpcServer:
         self._empty = asyncio.Event()
         self._health = Health(predictor)
         self._handlers: dict[str, Callable[[Stream], Handler]] = {
-            f"{INFERENCE}ModelInfer": lambda stream: InferCall(stream, predictor),
-            f"{INFERENCE}ModelStreamInfer": lambda stream: InferStream(stream, predictor),
+            f"{INFERENCE}ModelInfer": lambda stream: InferCall(stream, predictor, waiting),
+            f"{INFERENCE}ModelStreamInfer": lambda stream: InferStream(stream, predictor, waiting),
             f"{HEALTH}Watch": self._health.watch,
             **dict.fromkeys(REFLECTION, Reflect),
         }
