@@ -13,6 +13,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -20,6 +21,8 @@ from gateway.head import HEALTH_PATHS, LaneSettings
 
 HEADER_BYTES_MAX = 64 * 1024
 """All headers of one request. nginx takes 32 KiB, Triton 64 KiB; a trace header and a key need 1 KiB."""
+TOO_MANY_HEADER_BYTES = f"headers: more than {HEADER_BYTES_MAX} bytes, expected at most that"
+UPGRADE_HEADERS = frozenset({b"connection", b"upgrade", b"http2-settings"})
 LINGER_SECONDS = 2.0
 """How long a connection whose body was cut short stays half open: long enough for a round trip and a read."""
 PIPELINED_MAX = 128
@@ -49,6 +52,8 @@ class Connection(HttpToolsProtocol):
         """Whether the parser is between two requests: it has nothing of the next one."""
         self._in_head = False
         self._header_bytes = 0
+        self._head_bytes: int | None = None
+        """Bytes that came for the head since the segment that it began in."""
         self._late: Callable[[], None] | None = None
         self._late_timer: TimerHandle | None = None
         self._write_timer: TimerHandle | None = None
@@ -74,20 +79,21 @@ class Connection(HttpToolsProtocol):
         self._between = False
         self._in_head = True
         self._header_bytes = 0
+        self._head_bytes = None
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header, within the limit."""
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > HEADER_BYTES_MAX:
-            self.turn_away(400, f"headers: more than {HEADER_BYTES_MAX} bytes, expected at most that")
+            self.turn_away(400, TOO_MANY_HEADER_BYTES)
             return
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Take the request, unless something speaks against it."""
         self._in_head = False
-        self._taken = self._may_be_taken()
+        self._taken = not self.parser.should_upgrade() and self._may_be_taken()
         if self._taken:
             self.take()
 
@@ -163,8 +169,34 @@ class Connection(HttpToolsProtocol):
         """Feed the parser; a request that is still incomplete gets a deadline for the rest."""
         if self.ended:
             return
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._read_without_upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        if self._in_head:
+            # The parser keeps a header to itself until it is whole, and the URL has no limit of its own.
+            self._head_bytes = 0 if self._head_bytes is None else self._head_bytes + len(data)
+            if self._head_bytes > HEADER_BYTES_MAX:
+                self.turn_away(400, TOO_MANY_HEADER_BYTES)
         self._set_deadline(*self._waits_for())
+
+    def _read_without_upgrade(self, rest: bytes) -> None:
+        """Ignore a wish for another protocol, as RFC 9110 (7.8) allows: the request is read again without it.
+
+        Some HTTP clients send `Upgrade: h2c` with every first request, and the parser leaves its body unread.
+        """
+        if self.parser.get_method() == b"CONNECT":
+            self.turn_away(400, "CONNECT: this is no proxy, expected a request for this server")
+            return
+        kept = [b"%b: %b\r\n" % one for one in self.headers if one[0] not in UPGRADE_HEADERS]
+        if not self.parser.should_keep_alive():
+            kept.append(b"connection: close\r\n")
+        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"".join([line, *kept, b"\r\n", rest]))
 
     def _waits_for(self) -> tuple[Callable[[], None] | None, float]:
         """What the connection waits for, as the function that is called when it is late, and the seconds for it."""

@@ -11,6 +11,7 @@ from gateway.kserve_v1 import KServeV1
 from gateway.media import MEDIA, Media
 from gateway.predict import Predictor
 from gateway.protocol import OpenInference
+from gateway.waiting_bytes import WaitingBytes
 
 HEALTH_PATHS = frozenset({b"/", b"/livez", b"/readyz", b"/v2/health/live", b"/v2/health/ready"})
 """Answered for everybody, whatever else is refused."""
@@ -44,9 +45,7 @@ class LaneSettings:
         self.body_seconds = body_seconds
         self.header_seconds = header_seconds
         self.connections_max = connections_max
-        self.waiting_bytes_max = waiting_bytes_max
-        self.waiting_bytes = 0
-        """What the bodies of all calls that have no answer yet take."""
+        self.waiting = WaitingBytes(waiting_bytes_max)
         self.heads: dict[bytes, Head] = {}
         self.compressors = compressors()
 

@@ -19,7 +19,9 @@ from gateway.lane_call import LaneCall
 
 HEAD_END = b"\r\n\r\n"
 HEADS_MAX = 4_096
-"""Heads that a worker remembers: 64 clients whose bodies have 64 lengths; at 1 KB each (500 B usually) 4 MB."""
+"""Heads that a worker remembers: 64 clients whose bodies have 64 lengths."""
+KNOWN_BYTES_MAX = 2_048
+"""The longest head that is remembered (500 B are usual, a signed token takes 1 KB more): 8 MB in all."""
 
 
 class LaneProtocol(Connection):
@@ -84,9 +86,11 @@ class LaneProtocol(Connection):
             if head is not None and len(data) - end == head.length:
                 self._take_known(head, data[end:])
                 return
+        before = self.cycle
         super().data_received(data)
         call: Any = self.cycle
-        if raw and _can_be_remembered(call, raw, data):
+        # If it is the call before still, then this was no call: no head of its may stand for these bytes.
+        if 0 < len(raw) <= KNOWN_BYTES_MAX and call is not before and _can_be_remembered(call, raw, data):
             if len(heads) >= HEADS_MAX:
                 heads.clear()
             heads[raw] = call.head

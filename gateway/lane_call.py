@@ -70,21 +70,16 @@ class LaneCall:
 
     def hold(self, size: int) -> bool:
         """Count bytes as waiting in the worker; when it holds too many the call is refused, and the answer is no."""
-        shared = self.protocol.shared
-        if shared.waiting_bytes + size > shared.waiting_bytes_max:
-            self.refuse(
-                Unavailable(
-                    f"body: {shared.waiting_bytes} bytes of calls wait in this worker, no more are taken "
-                    "([server] max_waiting_bytes); try again in a second"
-                )
-            )
+        try:
+            self.protocol.shared.waiting.take(size)
+        except Unavailable as error:
+            self.refuse(error)
             return False
-        shared.waiting_bytes += size
         self.held += size
         return True
 
     def _release(self) -> None:
-        self.protocol.shared.waiting_bytes -= self.held
+        self.protocol.shared.waiting.release(self.held)
         self.held = 0
 
     def begin(self) -> None:

@@ -41,6 +41,11 @@ FORMATS = {
 BINARY_ONLY = frozenset({"FP16", "BF16"})
 """JSON has no agreed form for these; the protocol's text calls it problematic and so it is refused."""
 
+TENSORS_MAX = 1_024
+"""Inputs or outputs of one call: models have some, and a body of 64 MiB could name millions, each looked at here."""
+DIMENSIONS_MAX = 64
+"""As numpy has it. The product of a million sizes is a number of megabytes, and takes minutes to compute."""
+
 
 class OpenInference:
     """The wire of this protocol over HTTP."""
@@ -104,27 +109,25 @@ def decode(body: bytes | bytearray | memoryview, json_length: int | None) -> Cal
 def _decode_inputs(document: dict[str, Any], tail: memoryview) -> list[Tensor]:
     inputs = document.get("inputs")
     if not isinstance(inputs, list) or not inputs:
-        msg = f"inputs: {kind(inputs)}, expected an array of at least one tensor"
-        raise BadCall(msg)
+        raise BadCall(f"inputs: {kind(inputs)}, expected an array of at least one tensor")
+    check_at_most("inputs", len(inputs), TENSORS_MAX)
     tensors, offset, seen = [], 0, set()
     for position, item in enumerate(inputs):
         if not isinstance(item, dict):
-            msg = f"inputs[{position}]: {kind(item)}, expected an object with name, datatype, shape and data"
-            raise BadCall(msg)
+            raise BadCall(f"inputs[{position}]: {kind(item)}, expected an object with name, datatype, shape and data")
         name, datatype, shape = _described(item, position)
         if name in seen:
-            msg = f"input '{name}': given twice, expected once"
-            raise BadCall(msg)
+            raise BadCall(f"input '{shown(name)}': given twice, expected once")
         seen.add(name)
         size = None
         if "parameters" in item:
-            size = _parameters(item, f"input '{name}': parameters").get("binary_data_size")
+            size = _parameters(item, f"input '{shown(name)}': parameters").get("binary_data_size")
         if size is None:
             data = json_bytes(name, datatype, shape, item)
         else:
             data = _binary_bytes(name, size, item, tail, offset)
             offset += size
-            check_size(f"input '{name}'", datatype, shape, data)
+            check_size(f"input '{shown(name)}'", datatype, shape, data)
         tensors.append(Tensor(name=name, datatype=datatype, shape=shape, data=data))
     if offset != len(tail):
         msg = f"body: {len(tail)} bytes after the JSON part, expected {offset}, the sum of all binary_data_size"
@@ -135,26 +138,28 @@ def _decode_inputs(document: dict[str, Any], tail: memoryview) -> list[Tensor]:
 def _described(item: dict[str, Any], position: int) -> tuple[str, str, list[int]]:
     name, datatype, shape = item.get("name"), item.get("datatype"), item.get("shape")
     if not isinstance(name, str) or not name:
-        msg = f"inputs[{position}].name: {kind(name)}, expected a string"
-        raise BadCall(msg)
+        raise BadCall(f"inputs[{position}].name: {kind(name)}, expected a string")
     if not isinstance(datatype, str) or datatype not in DATATYPES:
-        msg = f"input '{shown(name)}': datatype {shown(datatype)}, expected one of {', '.join(DATATYPES)}"
-        raise BadCall(msg)
+        raise BadCall(f"input '{shown(name)}': datatype {shown(datatype)}, expected one of {', '.join(DATATYPES)}")
     if not isinstance(shape, list) or [size for size in shape if type(size) is not int or size < 0]:
-        msg = f"input '{shown(name)}': shape {shown(shape)}, expected an array of integers, none below 0"
-        raise BadCall(msg)
+        raise BadCall(f"input '{shown(name)}': shape {shown(shape)}, expected an array of integers, none below 0")
+    check_at_most(f"input '{shown(name)}': dimensions", len(shape), DIMENSIONS_MAX)
     return name, datatype, shape
+
+
+def check_at_most(what: str, count: int, limit: int) -> None:
+    """Check a count against its limit. Raises BadCall."""
+    if count > limit:
+        raise BadCall(f"{what}: {count}, expected at most {limit}")
 
 
 def _binary_bytes(name: str, size: object, item: dict[str, Any], tail: memoryview, offset: int) -> bytes:
     if "data" in item:
-        msg = f"input '{name}': has both data and binary_data_size, expected one of them"
-        raise BadCall(msg)
+        raise BadCall(f"input '{shown(name)}': has both data and binary_data_size, expected one of them")
     if type(size) is not int or size < 0:
-        msg = f"input '{name}': binary_data_size {shown(size)}, expected a count of bytes"
-        raise BadCall(msg)
+        raise BadCall(f"input '{shown(name)}': binary_data_size {shown(size)}, expected a count of bytes")
     if size > len(tail) - offset:
-        msg = f"input '{name}': binary_data_size {size}, but {len(tail) - offset} bytes are left in the body"
+        msg = f"input '{shown(name)}': binary_data_size {size}, but {len(tail) - offset} bytes are left in the body"
         raise BadCall(msg)
     return bytes(tail[offset : offset + size])
 
@@ -182,7 +187,7 @@ def check_size(what: str, datatype: str, shape: Sequence[int], data: bytes) -> N
 
 def json_bytes(name: str, datatype: str, shape: list[int], item: dict[str, Any]) -> bytes:
     """Return the bytes of an input whose `data` stands in JSON, flat or nested as its shape. Raises BadCall."""
-    what = f"input '{name}'"
+    what = f"input '{shown(name)}'"
     if "data" not in item:
         msg = f"{what}: has no data, expected data or parameters.binary_data_size"
         raise BadCall(msg)
@@ -311,6 +316,7 @@ def _wanted(document: dict[str, Any]) -> list[WantedOutput]:
     if not isinstance(outputs, list):
         msg = f"outputs: {kind(outputs)}, expected an array"
         raise BadCall(msg)
+    check_at_most("outputs", len(outputs), TENSORS_MAX)
     wanted: list[WantedOutput] = []
     for position, item in enumerate(outputs):
         name = item.get("name") if isinstance(item, dict) else None

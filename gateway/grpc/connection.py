@@ -11,7 +11,7 @@ from typing import cast
 
 from hpack import Decoder, HPACKError
 
-from gateway.errors import BodyTimeout, Unavailable
+from gateway.errors import BodyTimeout
 from gateway.grpc import http2
 from gateway.grpc.head import Head, read_head
 from gateway.grpc.http2 import ConnectionFault, frame
@@ -157,19 +157,14 @@ class Connection(asyncio.Protocol):
             raise ConnectionFault(http2.PROTOCOL_ERROR, f"DATA for stream {number}, which was never opened")
         # From here on every byte is counted, and released once.
         self._receivable -= size
-        shared.waiting_bytes += size
+        shared.waiting.held += size
         if stream is None or stream.ended:
             self.release(size)  # Of a call that has its answer already.
             return
         if size > len(content):
             self.release(size - len(content))
-        if shared.waiting_bytes > shared.waiting_bytes_max:
-            stream.refuse(
-                Unavailable(
-                    f"message: {shared.waiting_bytes - size} bytes of calls wait in this worker, no more are taken "
-                    "([server] max_waiting_bytes); try again in a second"
-                )
-            )
+        if shared.waiting.held > shared.waiting.limit:
+            stream.refuse(shared.waiting.refusal())
         stream.receive(content, end=bool(flags & http2.END_STREAM))
 
     def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
@@ -285,9 +280,17 @@ class Connection(asyncio.Protocol):
         """As `Carrier.wait`."""
         self._waiting[stream.number] = stream
 
+    def take(self, size: int) -> None:
+        """As `Carrier.take`."""
+        self._shared.waiting.take(size)
+
+    def give_back(self, size: int) -> None:
+        """As `Carrier.give_back`."""
+        self._shared.waiting.release(size)
+
     def release(self, size: int) -> None:
         """As `Carrier.release`. The peer is told when a quarter of the window is free again."""
-        self._shared.waiting_bytes -= size
+        self._shared.waiting.release(size)
         self._released += size
         if self._released >= self._release_at:
             self.write(frame(http2.WINDOW_UPDATE, 0, 0, http2.number(self._released)))

@@ -7,7 +7,7 @@ from time import perf_counter_ns
 from google.protobuf.message import DecodeError
 
 from gateway.call import Answer, Arrived
-from gateway.errors import BadCall, ClientGone, InferenceError, TooLarge
+from gateway.errors import BadCall, ClientGone, InferenceError, TooLarge, Unavailable
 from gateway.grpc.http2 import field
 from gateway.grpc.messages import message
 from gateway.grpc.status import DONE, START, trailers
@@ -15,6 +15,7 @@ from gateway.grpc.stream import Stream
 from gateway.grpc.wire import GrpcInference, InferRequest, InferResponse, delimited
 from gateway.predict import Predictor, hang_up
 from gateway.steps import start
+from gateway.waiting_bytes import WaitingBytes
 
 ONE, STREAMED = GrpcInference("ModelInfer"), GrpcInference("ModelStreamInfer")
 StreamResponse = message("inference.ModelStreamInferResponse")
@@ -89,9 +90,10 @@ class InferStream:
 
     patient = True
 
-    def __init__(self, stream: Stream, predictor: Predictor) -> None:
+    def __init__(self, stream: Stream, predictor: Predictor, waiting_bytes: WaitingBytes) -> None:
         self._stream = stream
         self._predictor = predictor
+        self._waiting_bytes = waiting_bytes
         self._waiting: deque[tuple[Arrived, list[bytes]]] = deque()
         self._held = 0
         self._last: bytes | None = None
@@ -109,9 +111,15 @@ class InferStream:
         arrived = arrived_call(STREAMED, self._stream, data, perf_counter_ns())
         answers: list[bytes] = []
         self._waiting.append((arrived, answers))
+        counted = len(data)
+        try:
+            self._waiting_bytes.take(counted)
+        except Unavailable as error:
+            arrived.refused, counted = error, 0
 
         def reply(answer: Answer) -> None:
             self._held -= len(data)
+            self._waiting_bytes.release(counted)
             answers.append(_stream_answer(arrived, answer))
             self._flush()
 

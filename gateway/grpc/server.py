@@ -44,7 +44,7 @@ class GrpcServer:
         self._health = Health(predictor)
         self._handlers: dict[str, Callable[[Stream], Handler]] = {
             f"{INFERENCE}ModelInfer": lambda stream: InferCall(stream, predictor),
-            f"{INFERENCE}ModelStreamInfer": lambda stream: InferStream(stream, predictor),
+            f"{INFERENCE}ModelStreamInfer": lambda stream: InferStream(stream, predictor, shared.waiting),
             f"{HEALTH}Watch": self._health.watch,
             **dict.fromkeys(REFLECTION, Reflect),
         }

@@ -44,6 +44,14 @@ class Carrier(Protocol):
         """Call the stream's `pump` when there is room in a window again."""
         ...
 
+    def take(self, size: int) -> None:
+        """Count bytes as waiting in the worker. Raises Unavailable: there would be too many."""
+        ...
+
+    def give_back(self, size: int) -> None:
+        """Take notice that so many of them wait no longer."""
+        ...
+
     def release(self, size: int) -> None:
         """Take notice that so many received bytes are no longer held."""
         ...
@@ -88,6 +96,7 @@ class Stream:
         "_carrier",
         "_credit",
         "_held",
+        "_inflated",
         "_limit",
         "_outgoing",
         "_refused",
@@ -116,6 +125,9 @@ class Stream:
         self._body = bytearray()
         self._credit = 0
         self._held = 0
+        """Bytes of the connection's window, which the peer gets back with the answer."""
+        self._inflated = 0
+        """What compressed messages became."""
         self._outgoing: deque[memoryview] = deque()
         self._trailers: bytes | None = None
         self._started = False
@@ -159,7 +171,7 @@ class Stream:
         return data[PREFIX.size :]
 
     def _take(self) -> bytes | None:
-        """Take one whole message off the body. Raises TooLarge, BadCall, Unsupported."""
+        """Take one whole message off the body. Raises TooLarge, BadCall, Unsupported, Unavailable."""
         body = self._body
         if len(body) < PREFIX.size or self.closed:
             return None
@@ -173,7 +185,13 @@ class Stream:
             message = bytes(view[PREFIX.size : whole])
         del body[:whole]
         self._release(whole)
-        return self._inflate(message) if compressed else message
+        if not compressed:
+            return message
+        message = self._inflate(message)
+        if not self.handler.patient:
+            self._carrier.take(len(message))
+            self._inflated += len(message)
+        return message
 
     def _inflate(self, message: bytes) -> bytes:
         encoding = self.head.encoding
@@ -287,6 +305,8 @@ class Stream:
     def _let_go(self) -> None:
         self.closed = True
         self._carrier.release(self._held)
+        self._carrier.give_back(self._inflated)
+        self._held = self._inflated = 0
         self._drop_body()
 
     def lose(self) -> None:

@@ -8,11 +8,14 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from gateway.errors import BadCall, InferenceError
+from gateway.errors import BadCall, InferenceError, TooLarge
 from gateway.grpc.status import DONE, START
 from gateway.grpc.stream import Stream
 
 log = logging.getLogger("snowgate.grpc")
+
+MESSAGE_BYTES_MAX = 1024 * 1024
+"""Names and parameters take some hundred bytes; little that is compressed must not become much that is held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class UnaryCall:
         """As `Handler.message`."""
         if self._message is not None:
             raise BadCall("message: a second one, expected one")
+        if len(data) > MESSAGE_BYTES_MAX:
+            raise TooLarge(f"message: {len(data)} bytes, expected at most {MESSAGE_BYTES_MAX}")
         self._message = data
 
     def ended(self) -> None:

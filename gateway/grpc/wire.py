@@ -18,7 +18,7 @@ from bundles.schema import DATATYPES
 from gateway.call import Arrived, Call, Source
 from gateway.errors import BadCall, InferenceError
 from gateway.grpc.messages import message
-from gateway.protocol import check_range, check_size, elements
+from gateway.protocol import DIMENSIONS_MAX, TENSORS_MAX, check_at_most, check_range, check_size, elements
 from gateway.schema import Schema, WantedOutput, shown
 from monitors.log.record import Tensor
 
@@ -41,8 +41,6 @@ FIELDS = {
     "BYTES": "bytes_contents",
 }
 """The field of typed contents for each datatype; those that are not here travel raw only."""
-INPUTS_MAX = 1_024
-"""Tensors of one call: models have some, and a message of 64 MiB could hold ten million, each looked at here."""
 CLIENT_ID, RAW_OUTPUT = 3, 6
 """The numbers of `id` and `raw_output_contents`."""
 
@@ -69,8 +67,8 @@ class GrpcInference:
         """As `Wire.decode`."""
         request = arrived.body
         raw = list(request.raw_input_contents)
-        if len(request.inputs) > INPUTS_MAX:
-            raise BadCall(f"inputs: {len(request.inputs)} tensors, expected at most {INPUTS_MAX}")
+        check_at_most("inputs", len(request.inputs), TENSORS_MAX)
+        check_at_most("outputs", len(request.outputs), TENSORS_MAX)
         described = [_described(one, position) for position, one in enumerate(request.inputs)]
         _check_names(described, raw)
         tensors = [
@@ -112,7 +110,9 @@ class GrpcInference:
 
 
 def _described(tensor: Any, position: int) -> tuple[str, str, list[int]]:
-    name, datatype, shape = tensor.name, tensor.datatype, list(tensor.shape)
+    name, datatype = tensor.name, tensor.datatype
+    check_at_most(f"input '{shown(name)}': dimensions", len(tensor.shape), DIMENSIONS_MAX)
+    shape = list(tensor.shape)
     if not name:
         raise BadCall(f"inputs[{position}].name: nothing, expected a string")
     if datatype not in DATATYPES:

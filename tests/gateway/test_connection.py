@@ -128,6 +128,37 @@ def test_too_many_headers(strict: Gateway) -> None:
     assert "more than 65536 bytes" in error(answer)
 
 
+@pytest.mark.parametrize("begun", [b"GET /", b"GET /v2 HTTP/1.1\r\nX-Name: "])
+def test_a_head_without_end(strict: Gateway, begun: bytes) -> None:
+    """One header, or the URL, that does not end is cut off at the limit, and not only when the time is over."""
+    with connect(strict) as end:
+        end.sendall(begun)
+        with suppress(ConnectionError):  # It is cut off while we send.
+            for _ in range(10):
+                end.sendall(b"a" * 1_000_000)
+        answer = read_all(end)
+    assert b" 400 " in answer.splitlines()[0]
+    assert "more than 65536 bytes" in error(answer)
+
+
+def test_an_upgrade_is_ignored(strict: Gateway) -> None:
+    """A wish for another protocol changes nothing: the body is read, and so is the next request, on either route."""
+    wish = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABk"}
+    wishes = "".join(f"{name}: {value}\r\n" for name, value in wish.items())
+    health = f"GET /livez HTTP/1.1\r\nHost: localhost\r\n{wishes}\r\n".encode()
+    head, _, body = call(1, 1.0, **wish).partition(b"\r\n\r\n")
+    with connect(strict) as end:
+        for sent in (call(1, 1.0, **wish), health, call(2, 1.0, **wish), call()):
+            end.sendall(sent)
+            assert read_answer(end)[0] == 200
+        end.sendall(head + b"\r\n\r\n" + body[:10])
+        end.sendall(body[10:])
+        assert read_answer(end)[0] == 200
+    with connect(strict) as end:
+        end.sendall(b"CONNECT a.example:1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert "no proxy" in error(read_all(end))
+
+
 def test_what_is_no_http(strict: Gateway) -> None:
     """Noise is refused in the protocol's form; behind a call, that call still has its answer."""
     with connect(strict) as end:

@@ -11,6 +11,7 @@ import tritonclient.http
 
 from monitors.log.reader import LogReader
 from tests.conftest import Gateway, wait_until
+from tests.gateway.test_connection import call, connect, memory, read_all, read_answer
 
 INFER = "/v2/models/signs/infer"
 
@@ -32,6 +33,14 @@ BAD = {
     "too few elements": (tensor(data=[1, 2]), 400, ["'x'", "2 elements", "3"]),
     "negative shape": (tensor(shape=[-1, 3]), 400, ["'x'", "[-1, 3]", "none below 0"]),
     "huge shape": (tensor(shape=[16, 2**60 + 2]), 400, ["'x'", "3 elements"]),
+    "many sizes": (tensor(shape=[2**63] * 2_000), 400, ["'x'", "2000", "at most 64"]),
+    "many inputs": (orjson.dumps({"inputs": [{}] * 1_025}), 400, ["inputs", "1025", "at most 1024"]),
+    "many outputs": (
+        tensor()[:-1] + b', "outputs": [%b]}' % b",".join([b"{}"] * 1_025),
+        400,
+        ["outputs", "1025", "1024"],
+    ),
+    "a long name": (tensor(name="n" * 2_000, data=[1]), 400, [f"'{'n' * 64}…'"]),
     "strings": (tensor(data=["a", "b", "c"]), 400, ["'x'", "strings", "numbers"]),
     "ragged": (tensor(data=[[1, 2], [3]]), 400, ["'x'", "ragged"]),
     "no data": (tensor(data=None), 400, ["'x'", "no data"]),
@@ -134,20 +143,6 @@ def test_metadata_and_errors_of_the_other_routes(gateway: Gateway) -> None:
     assert gateway.get(INFER)[0] in (404, 405)
 
 
-def connect(gateway: Gateway) -> socket.socket:
-    """Open a raw connection."""
-    host, port = gateway.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=10)
-
-
-def read_all(end: socket.socket) -> bytes:
-    """Read until the server closes."""
-    parts = []
-    while part := end.recv(65536):
-        parts.append(part)
-    return b"".join(parts)
-
-
 def test_a_half_sent_body(gateway: Gateway) -> None:
     """A client that ends its side in the middle of a body is told how much came; the server lives."""
     with connect(gateway) as end:
@@ -210,6 +205,31 @@ def test_calls_behind_a_refused_one_harm_nobody(gateway: Gateway) -> None:
     assert answer.count(b"HTTP/1.1 ") == 1
     assert b" 400 " in answer.splitlines()[0]
     assert gateway.call()[0] == 200
+
+
+def test_noise_is_not_taken_for_the_call_before_it(gateway: Gateway) -> None:
+    """What is no HTTP stays so, though a call with a body of the same length came before it on its connection."""
+    good = call()
+    noise = b"NO HTTP\r\n\r\n" + good.partition(b"\r\n\r\n")[2]
+    for before in (good, b""):
+        with connect(gateway) as end:
+            if before:
+                end.sendall(before)
+                assert read_answer(end)[0] == 200
+            end.sendall(noise)
+            assert b" 400 " in read_all(end).splitlines()[0]
+
+
+def test_long_heads_are_not_remembered(gateway: Gateway) -> None:
+    """Calls whose heads are long, and all different, leave nothing behind in the worker."""
+    with connect(gateway) as end:
+        end.sendall(call())
+        assert read_answer(end)[0] == 200
+        before = memory(gateway)
+        for number in range(500):
+            end.sendall(call(x_padding=f"{number}" + "p" * 60_000))
+            assert read_answer(end)[0] == 200
+        assert memory(gateway) - before < 20, "500 of them would be 30 MB"
 
 
 def test_chunked_bodies_and_strange_headers(gateway: Gateway) -> None:

@@ -1,5 +1,6 @@
 """HTTP/2 as no well-behaved client speaks it: windows, limits, broken rules, attacks."""
 
+import gzip
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bundles.home import Home
+from bundles.packing import Packed
 from gateway.grpc import http2
 from gateway.grpc.connection import RESETS_MAX, STREAMS_MAX
 from monitors.log.reader import LogReader
-from tests.conftest import Gateway, wait_until
+from tests.conftest import Gateway, snowgate, wait_until
 from tests.gateway.grpc.peer import INFER, Peer, prefixed, response, row
+
+STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 
 @pytest.fixture
@@ -251,3 +256,29 @@ def answered(gateway: Gateway) -> float:
     text = gateway.http.request("GET", f"{gateway.control}/metrics").data.decode()
     found = [line for line in text.splitlines() if line.startswith("snowgate_requests_total") and '"ok"' in line]
     return sum(float(line.split()[-1]) for line in found)
+
+
+def test_small_messages_that_become_large(home: Home, packed: Packed, start: Callable[..., Gateway]) -> None:
+    """What compressed messages become counts among the bytes that wait in a worker, until each call has its answer."""
+    snowgate(home.path, "deploy", f"signs@{packed.version}", "--to", "production")
+    address = start(home.path, variables={"SNOWGATE_SERVER__MAX_WAITING_BYTES": "1200000"}).ready["grpc"]
+    squeezed = gzip.compress(row(size=75_000)[5:])  # 900 KB once inflated.
+    large = b"\1" + len(squeezed).to_bytes(4, "big") + squeezed
+    with Peer(address, window=2**30) as peer:
+        peer.send(http2.WINDOW_UPDATE, 0, 0, http2.number(2**30))
+        for first in (1, 5, 9):
+            peer.send(http2.HEADERS, http2.END_HEADERS, first, peer.block(grpc_encoding="gzip"))
+            peer.send(http2.DATA, 0, first, large)
+            peer.call(first + 2, large, grpc_encoding="gzip")
+            last = peer.answer(first + 2)[2]
+            assert last["grpc-status"] == "14"
+            assert "max_waiting_bytes" in last["grpc-message"]
+            peer.send(http2.DATA, http2.END_STREAM, first)
+            assert peer.answer(first)[2] == {"grpc-status": "0"}
+        peer.call(13, large * 3, STREAM, grpc_encoding="gzip")
+        _first, messages, last = peer.answer(13)
+        assert last["grpc-status"] == "0"
+        assert b"max_waiting_bytes" in messages
+    with Peer(address) as peer:
+        peer.call(1, prefixed(b"\0" * 1_100_000), "/inference.GRPCInferenceService/ModelMetadata")
+        assert "at most 1048576" in peer.answer(1)[2]["grpc-message"]

@@ -139,8 +139,13 @@ def bad_requests() -> dict[str, tuple[Any, str]]:
         "no inputs": (InferRequest(), "inputs: none"),
         "too many inputs": (
             InferRequest(inputs=[{"name": "x"}] * 1_025),
-            "inputs: 1025 tensors, expected at most 1024",
+            "inputs: 1025, expected at most 1024",
         ),
+        "too many outputs": (
+            InferRequest(inputs=[{"name": "x"}], outputs=[{"name": "y"}] * 1_025),
+            "outputs: 1025, expected at most 1024",
+        ),
+        "many sizes": (request(b"1", shape=[2**62] * 2_000), "'x': dimensions: 2000, expected at most 64"),
         "no name": (request(b"12345678", name=""), r"inputs\[0\].name"),
         "unknown datatype": (request(b"12345678", datatype="INT33"), "'x': datatype INT33, expected one of BOOL"),
         "negative shape": (
