@@ -109,9 +109,9 @@ class Monitor:
         if version != self._seen_version:
             self._desk.refresh()
         records = self._read()
+        self._processed += len(records)
+        self._newest = max([self._newest, *(record.time for record in records)])
         for record in records:
-            self._processed += 1
-            self._newest = max(self._newest, record.time)
             stream = self._versions.take(record)
             shifts = None if stream is None else stream.add(record)
             if stream is not None and shifts is not None:
