@@ -129,6 +129,8 @@ class Head:
             elif name == b"sec-fetch-site":
                 site = value
             elif name == b"host":
+                if host is not None:
+                    refusal = BadCall("Host: given twice, expected once")  # RFC 9112, section 3.2
                 host = value
             elif name == b"x-api-key":
                 key = value

@@ -69,7 +69,9 @@ class ServerSettings(Section):
     body_seconds: float = Field(default=30.0, gt=0, description="How long the body of a call may take to come.")
     header_seconds: float = Field(default=10.0, gt=0, description="How long the headers of a request may take to come.")
     max_connections: int = Field(
-        default=4096, ge=1, description="Open connections of one worker; beyond them only health is answered."
+        default=4096,
+        ge=1,
+        description="Open connections of a worker, over HTTP and over gRPC; beyond it HTTP's health is answered.",
     )
     max_waiting_bytes: int = Field(
         default=512 * 1024 * 1024, ge=1024, description="Bodies of all calls that wait; workers have equal shares."

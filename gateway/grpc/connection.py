@@ -50,7 +50,11 @@ class Connection(asyncio.Protocol):
         shared: LaneSettings,
         open_call: Callable[[Stream], None],
         on_end: Callable[["Connection"], None],
+        *,
+        crowded: bool,
     ) -> None:
+        """`crowded`: there are as many connections as may be, and this one is closed as soon as it is there."""
+        self._crowded = crowded
         self.window = http2.WINDOW_START
         self._limits = limits
         self._shared = shared
@@ -89,6 +93,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the client's first words: one that speaks HTTP/1 shall be able to read our answer."""
         self._transport = cast("asyncio.Transport", transport)
+        if self._crowded:
+            self._transport.close()
 
     def _greet(self) -> None:
         """Say what we take."""
@@ -238,13 +244,17 @@ class Connection(asyncio.Protocol):
     def _on_settings(self, flags: int, _number: int, payload: bytes) -> None:
         if flags & http2.ACK:
             return
+        initial = self._stream_window
         for name, value in http2.read_settings(payload):
             if name == http2.INITIAL_WINDOW_SIZE:
                 if value > http2.WINDOW_MAX:
                     raise ConnectionFault(http2.FLOW_CONTROL_ERROR, f"SETTINGS_INITIAL_WINDOW_SIZE of {value}")
-                for stream in self._streams.values():
-                    stream.window += value - self._stream_window
-                self._stream_window = value
+                initial = value
+        # The last word counts: one frame can say it 2,730 times, and each would walk all streams.
+        if initial != self._stream_window:
+            for stream in self._streams.values():
+                stream.window += initial - self._stream_window
+            self._stream_window = initial
         self.write(frame(http2.SETTINGS, http2.ACK, 0))
         self._pump()
 
@@ -263,10 +273,15 @@ class Connection(asyncio.Protocol):
             stream.window += more
         if more == 0 or self.window > http2.WINDOW_MAX or (stream is not None and stream.window > http2.WINDOW_MAX):
             raise ConnectionFault(http2.FLOW_CONTROL_ERROR, f"WINDOW_UPDATE by {more}, outside of 1 to 2^31 - 1")
-        self._pump()
+        if number == 0:
+            self._pump()
+        elif self._waiting.pop(number, None) is not None and stream is not None:
+            stream.pump()
 
     def _pump(self) -> None:
-        """Let the streams go on that waited for room in a window."""
+        """Let the streams go on that waited for room in a window, as long as the connection has some."""
+        if self.window <= 0:
+            return
         waiting, self._waiting = self._waiting, {}
         for stream in waiting.values():
             stream.pump()

@@ -77,7 +77,8 @@ class GrpcServer:
     def _connection(self) -> Connection:
         age = self._limits.connection_seconds * uniform(1 - AGE_SPREAD, 1 + AGE_SPREAD)
         limits = replace(self._limits, connection_seconds=age)
-        connection = Connection(limits, self._shared, self._open, self._on_end)
+        crowded = len(self._connections) >= self._shared.connections_max
+        connection = Connection(limits, self._shared, self._open, self._on_end, crowded=crowded)
         self._connections.add(connection)
         return connection
 

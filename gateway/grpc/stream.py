@@ -108,6 +108,7 @@ class Stream:
         "head",
         "number",
         "started_ns",
+        "waiting_bytes",
         "window",
     )
 
@@ -129,6 +130,8 @@ class Stream:
         self._inflated = 0
         """What compressed messages became."""
         self._outgoing: deque[memoryview] = deque()
+        self.waiting_bytes = 0
+        """Bytes of messages that wait for the client to take them."""
         self._trailers: bytes | None = None
         self._started = False
         self._refused = False
@@ -260,6 +263,7 @@ class Stream:
         """Send one message of several, as the windows allow."""
         if not self.closed:
             self._outgoing.append(memoryview(PREFIX.pack(0, len(message)) + message))
+            self.waiting_bytes += PREFIX.size + len(message)
             self.pump()
 
     def finish(self, last: bytes) -> None:
@@ -272,11 +276,6 @@ class Stream:
         """End the call with an error."""
         self.finish(trailers(status, message))
 
-    @property
-    def waiting_bytes(self) -> int:
-        """Bytes of messages that wait for the client to take them."""
-        return sum(map(len, self._outgoing))
-
     def pump(self) -> None:
         """Send what waits, as far as the windows have room."""
         while self._outgoing:
@@ -287,6 +286,7 @@ class Stream:
                 return
             self._carrier.window -= room
             self.window -= room
+            self.waiting_bytes -= room
             self._carrier.write(frame(DATA, 0, self.number, bytes(first[:room])))
             if room == len(first):
                 self._outgoing.popleft()
@@ -315,6 +315,7 @@ class Stream:
             return
         self._let_go()
         self._outgoing.clear()
+        self.waiting_bytes = 0
         self.handler.gone()
 
     def _drop_body(self) -> None:

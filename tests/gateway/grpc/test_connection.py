@@ -3,6 +3,7 @@
 import gzip
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -282,3 +283,35 @@ def test_small_messages_that_become_large(home: Home, packed: Packed, start: Cal
     with Peer(address) as peer:
         peer.call(1, prefixed(b"\0" * 1_100_000), "/inference.GRPCInferenceService/ModelMetadata")
         assert "at most 1048576" in peer.answer(1)[2]["grpc-message"]
+
+
+def test_no_more_connections_than_may_be(home: Home, packed: Packed, start: Callable[..., Gateway]) -> None:
+    """One too many is closed at once; when another one has ended there is room again."""
+    snowgate(home.path, "deploy", f"signs@{packed.version}", "--to", "production")
+    address = start(home.path, variables={"SNOWGATE_SERVER__MAX_CONNECTIONS": "2"}).ready["grpc"]
+    with Peer(address) as first, Peer(address) as second:
+        for peer in (first, second):
+            peer.call(1, row())
+            assert peer.answer(1)[2] == {"grpc-status": "0"}
+        with Peer(address) as third:
+            assert third.ended()
+        first.call(3, row())
+        assert first.answer(3)[2] == {"grpc-status": "0"}
+
+    def room() -> bool:
+        with suppress(AssertionError, OSError):  # Turned away: the gateway has not seen yet that the two have ended.
+            return works(address)
+        return False
+
+    wait_until(room, what="room for another one")
+
+
+def test_windows_one_by_one(address: str) -> None:
+    """Answers wait for their own windows and for the connection's; whichever opens, what it held back goes on."""
+    with Peer(address, window=0) as peer:
+        for number in (1, 3, 5):
+            peer.call(number, row(size=20_000))
+        for number in (5, 1, 3):
+            peer.send(http2.WINDOW_UPDATE, 0, number, http2.number(2**20))
+            peer.send(http2.WINDOW_UPDATE, 0, 0, http2.number(2**20))
+            assert peer.answer(number)[2] == {"grpc-status": "0"}
