@@ -22,10 +22,22 @@ class Ledger:
         self._loop = asyncio.get_running_loop()
         self._writer = SegmentWriter(directory, name, self._on_durable, segment_bytes=segment_bytes)
         self._gathered: list[tuple[Record, Step]] = []
+        self._here = False
+        """Whether the writer writes on this thread."""
 
-    def append(self, record: Record) -> Step:
-        """Queue a record. The step completes when the record is on stable storage, or raises `Unavailable`."""
+    def append(self, record: Record, *, lone: bool) -> Step:
+        """Queue a record. The step completes when the record is on stable storage, or raises `Unavailable`.
+
+        `lone` says that no other call is in this worker's hands: then its record may be written here and now.
+        """
         step = Step()
+        if lone and not self._gathered:
+            self._here = True
+            try:
+                if self._writer.append_now(record, step):
+                    return step
+            finally:
+                self._here = False
         # The answers of one frame are recorded in one turn of the loop, and handed over together when it ends: the
         # writer's thread, once woken, competes with the loop for the interpreter.
         if not self._gathered:
@@ -42,8 +54,11 @@ class Ledger:
                 step.complete(error=Unavailable(f"prediction log: {error}; try again in a second"))
 
     def _on_durable(self, steps: list[Any], error: OSError | None) -> None:
-        """Hand a whole frame's calls back to the event loop (called on the writer's thread)."""
-        self._loop.call_soon_threadsafe(_release, steps, error)
+        """Hand a whole frame's calls back to the event loop (called on the thread that wrote it)."""
+        if self._here:
+            _release(steps, error)
+        else:
+            self._loop.call_soon_threadsafe(_release, steps, error)
 
     def close(self) -> None:
         """Write and sync what waits, and close the segment."""

@@ -57,6 +57,8 @@ class Predictor:
     ) -> None:
         self.table = Table()
         self.draining = False
+        self._open = 0
+        """Calls that have no answer yet."""
         self._ledger = ledger
         self._metrics = metrics
         self._tracing = tracing
@@ -67,6 +69,7 @@ class Predictor:
     async def predict(self, arrived: Arrived, reply: Callable[[Answer], None]) -> None:
         """Answer one call: decode, route, check, compute, encode, record, reply."""
         self._metrics.received += 1
+        self._open += 1
         progress, wire = _Progress(), arrived.wire
         prediction_id = new_id(arrived.admitted_ns)
         trace = progress.trace = self._tracing.begin(arrived)
@@ -98,10 +101,11 @@ class Predictor:
             body, json_length = wire.refuse(failure, prediction_id), None
         record = self._record(prediction_id, arrived, progress, status, failure)
         try:
-            await self._ledger.append(record)
+            await self._ledger.append(record, lone=self._open == 1)
         except Unavailable as error:
             status, failure = error.status, error
             body, json_length = wire.refuse(error, prediction_id), None
+        self._open -= 1
         finished_ns = perf_counter_ns()
         self._metrics.done(record, status, (finished_ns - arrived.started_ns) / 1e9)
         traceparent = None if trace is None else trace.traceparent

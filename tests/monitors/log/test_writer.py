@@ -1,4 +1,5 @@
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from monitors.log.reader import LogReader
 from monitors.log.record import Tensor, new_id
 from monitors.log.segment import Segment
 from monitors.log.writer import SegmentWriter
+from tests.conftest import wait_until
 from tests.monitors.log.logbook import Logbook, ids_read, record
 
 
@@ -32,6 +34,48 @@ def test_what_waits_goes_out_in_one_frame(tmp_path: Path) -> None:
     with Segment(tmp_path, "w0", 1) as segment:
         frames = list(segment.frames(4096, segment.mark().end))
     assert [frame.start.count for frame in frames] == [1, 50]
+
+
+def test_a_lone_record_is_written_on_the_callers_thread(tmp_path: Path) -> None:
+    """When nothing waits it is durable, its token handed back, before the call returns; both ways keep the order."""
+    threads: list[int] = []
+    writer = SegmentWriter(tmp_path, "w0", lambda tokens, _error: threads.extend(threading.get_ident() for _ in tokens))
+    here, ids = threading.get_ident(), []
+    for _turn in range(20):
+        one = record()
+        wait_until(partial(writer.append_now, one, one.id), what="the writer to be idle")
+        assert threads[-1] == here
+        ids.append(one.id)
+        assert ids_read(tmp_path) == ids
+        for _more in range(3):
+            other = record()
+            writer.append(other, other.id)
+            ids.append(other.id)
+    writer.close()
+    assert not writer.append_now(record(), 0)
+    assert ids_read(tmp_path) == ids
+    assert len(threads) == 80
+    assert [one.seq for one in LogReader(tmp_path).read({})[0]] == list(range(80))
+
+
+def test_a_busy_writer_and_a_slow_disk_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the writer's thread writes, and after a slow sync, a record is refused here and goes its usual way."""
+    gate, arrived = threading.Event(), threading.Event()
+
+    def done(_tokens: list[object], _error: OSError | None) -> None:
+        arrived.set()
+        gate.wait(30)
+
+    writer = SegmentWriter(tmp_path, "w0", done)
+    writer.append(record(), 0)
+    assert arrived.wait(30)
+    assert not writer.append_now(record(), 1)
+    gate.set()
+    # Every sync of a real disk takes longer than no time at all.
+    monkeypatch.setattr(writing, "SYNC_SECONDS_MAX", 0.0)
+    assert not writer.append_now(record(), 1)
+    writer.close()
+    assert len(ids_read(tmp_path)) == 1
 
 
 def test_a_record_that_cannot_be_encoded_fails_alone(tmp_path: Path) -> None:
