@@ -98,6 +98,7 @@ def test_what_is_unpacked_is_what_was_packed(signed: tuple[Home, str], tmp_path:
     found = sorted(str(path.relative_to(tmp_path / "a")) for path in (tmp_path / "a").rglob("*") if path.is_file())
     assert found == [
         "config.json",
+        *(f"golden/{side}.safetensors" for side in ("inputs", "outputs")),
         *(f"model/{n}" for n in ("bundle.toml", "divider.py", "holdout.npz", "weights.npy")),
     ]
     (tmp_path / "a" / "model" / "divider.py").write_text("import os")
