@@ -40,6 +40,8 @@ log = logging.getLogger("snowgate.control")
 
 POLL_SECONDS = 0.05
 """How often refs and state are looked at: some system calls and one indexed read, 0.1 % of a core."""
+DECIDING = ("routes/", "deployments/", "rejected/", "incidents/", "scale/")
+"""The documents that a decision rests on."""
 RETRY_SECONDS = 1.0
 ACKNOWLEDGE_SECONDS = 5.0
 """How long a worker may take to apply a table before it is not waited for; it keeps a runner for a call's time more."""
@@ -196,23 +198,28 @@ class Control:
 
     async def _reconcile_for_ever(self) -> None:
         seen: Any = None
+        decided: Any = None
         while True:
             pause = POLL_SECONDS
             try:
                 found = (self._refs.version(), self.state.version())
                 if found != seen or self._wake.is_set():
-                    self._wake.clear()
-                    seen = found
-                    await self._reconcile()
+                    # The monitor writes its status once a second; that is no reason to look at every model again.
+                    ground = (found[0], [(one.key, one.revision) for name in DECIDING for one in self.state.list(name)])
+                    if ground != decided or self._wake.is_set():
+                        self._wake.clear()
+                        await self._reconcile()
+                    seen, decided = found, ground
             except (Conflict, RefConflict) as error:
                 # Somebody else was quicker; what they did is read in the next turn.
                 log.info("again: %s", error)
-                seen = None
+                seen = decided = None
             except Exception:
                 # The top of the loop that everything hangs on: a disk that is full for a minute, a state file that is
                 # busy, must not end what is being served. What was not done is decided again.
                 log.exception("control could not take its next step; it tries again in %.0f s", RETRY_SECONDS)
-                seen, pause = None, RETRY_SECONDS
+                seen = decided = None
+                pause = RETRY_SECONDS
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause)
 
