@@ -53,7 +53,7 @@ class Snowgate(Peer):
     """The checkout that this file lies in, with its log durable and its monitor on, as by default."""
 
     name = "snowgate"
-    versions = ("snowgate", "torch", "uvicorn", "uvloop")
+    versions = ("snowgate", "torch", "onnxruntime", "uvicorn", "uvloop")
     bodies = ("json", "binary")
 
     def configuration(self, cores: int) -> str:
