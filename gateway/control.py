@@ -66,7 +66,6 @@ class Control:
         self._outages = outages
         self._sockets = sockets
         self._refs = home.refs()
-        self._store = home.store()
         self._wake = asyncio.Event()
         self._runners = Runners(home, state, settings, self._wake.set)
         self._workers: dict[str, Child] = {}
