@@ -42,7 +42,11 @@ class LogReader:
         Raises:
             LogCorrupt: the next durable frame is damaged, or records are missing; `skip` gives the cursor behind it.
         """
-        return self._read(cursor, limit, Frame.records)
+        return self._read(cursor, limit, lambda _segment, frame: frame.records())
+
+    def read_whole(self, cursor: Cursor, limit: int = 10_000) -> tuple[list[Record], dict[str, Place]]:
+        """As `read`, with payloads. LogCorrupt is also a damaged payload; `skip` then passes over its frame."""
+        return self._read(cursor, limit, _whole)
 
     def read_as(self, form: type[Form], cursor: Cursor, limit: int = 10_000) -> tuple[list[Form], dict[str, Place]]:
         """As `read`, in another form: a `msgspec.Struct` with some of a record's fields.
@@ -50,10 +54,10 @@ class LogReader:
         To decode what nobody looks at, a record at a time, is most of what reading costs.
         """
         decode = msgspec.msgpack.Decoder(list[form]).decode  # type: ignore[valid-type]
-        return self._read(cursor, limit, lambda frame: frame.decoded(decode))
+        return self._read(cursor, limit, lambda _segment, frame: frame.decoded(decode))
 
     def _read(
-        self, cursor: Cursor, limit: int, take: Callable[[Frame], list[Form]]
+        self, cursor: Cursor, limit: int, take: Callable[[Segment, Frame], list[Form]]
     ) -> tuple[list[Form], dict[str, Place]]:
         found: list[Form] = []
         moved = {writer: (place[0], place[1]) for writer, place in cursor.items()}
@@ -68,7 +72,12 @@ class LogReader:
         return found, moved
 
     def _follow(
-        self, writer: str, moved: dict[str, Place], found: list[Form], limit: int, take: Callable[[Frame], list[Form]]
+        self,
+        writer: str,
+        moved: dict[str, Place],
+        found: list[Form],
+        limit: int,
+        take: Callable[[Segment, Frame], list[Form]],
     ) -> None:
         number, offset = moved.get(writer) or (next(iter(numbers(self._directory, writer)), 0), HEADER_BYTES)
         try:
@@ -78,7 +87,7 @@ class LogReader:
                     frame = segment.frame(offset, mark.end)
                     if frame is None:
                         raise segment.damage(offset, mark.end)
-                    found += take(frame)
+                    found += take(segment, frame)
                     offset = frame.start.end
                     moved[writer] = (number, offset)
                 if offset < mark.end or not self._succeeded(segment, mark):
@@ -210,6 +219,17 @@ class LogReader:
         for segment in self._followed.values():
             segment.close()
         self._followed.clear()
+
+
+def _whole(segment: Segment, frame: Frame) -> list[Record]:
+    records = frame.records()
+    for entry, record in zip(frame.entries(), records, strict=True):
+        try:
+            entry.complete(record, segment.body(entry))
+        except LogCorrupt as damage:
+            damage.resume = (segment.number, frame.start.end)
+            raise
+    return records
 
 
 def _in_segment(segment: Segment, prediction_id: str, milliseconds: int) -> Record | None:
