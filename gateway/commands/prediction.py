@@ -8,6 +8,7 @@ import click
 from gateway.commands.bundle import code_words, signer
 from gateway.commands.label import label_
 from gateway.commands.options import NounGroup, operations, operator_options
+from gateway.commands.replay import replay_
 from gateway.output import facts, show, table
 
 TEXT_SHOWN_MAX = 60
@@ -20,6 +21,7 @@ def prediction() -> None:
 
 
 prediction.add_command(label_)
+prediction.add_command(replay_)
 
 
 @prediction.command("show")
@@ -59,6 +61,7 @@ def _tell(one: dict[str, Any]) -> None:
             ("batch", f"{one['batch_size']} rows, engine {one['engine']}" if one["batch_size"] else None),
             ("trace", one["trace_id"]),
             ("span", one["span_id"]),
+            ("ask again", f"snowgate prediction replay {one['id']}" if one["kind"] == "answered" else None),
         ]
     )
     for side in ("inputs", "model_inputs", "model_outputs", "outputs"):
