@@ -130,6 +130,7 @@ class RunnerQueue:
 
         Raises:
             Unavailable: no replica is connected, or the queue is full.
+            TimedOut: the deadline has passed already.
         """
         if not self.connected:
             msg = f"{self.name}: its runner is starting again, try again in a second"
@@ -141,6 +142,8 @@ class RunnerQueue:
             )
             raise Unavailable(msg)
         waiting = Waiting(inputs, rows, deadline_ns, self._schema.key(inputs))
+        if deadline_ns < waiting.queued_ns:
+            raise TimedOut(f"{self.name}: not computed, the deadline of the call had passed when it was decoded")
         self._waiting.append(waiting)
         self._waiting_rows += rows
         if not self._gathering:
