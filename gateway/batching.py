@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from bundles.runner import frames
-from gateway.errors import ClientGone, ModelFailed, TimedOut, Unavailable
+from gateway.errors import BadInput, ClientGone, ModelFailed, TimedOut, Unavailable
 from gateway.replica import Replica
 from gateway.schema import Key, Schema
 from gateway.steps import Step
@@ -294,8 +294,10 @@ class RunnerQueue:
     def _fail(self, batch: list[Waiting], failure: dict[str, str]) -> None:
         if len(batch) > 1:
             self._alone.extend(batch)
-            return
-        batch[0].complete(error=ModelFailed(f"{self.name}: {failure['type']}: {failure['message']}"))
+        elif failure["fault"] == "client":
+            batch[0].complete(error=BadInput(f"{self.name}: {failure['message']}"))
+        else:
+            batch[0].complete(error=ModelFailed(f"{self.name}: {failure['type']}: {failure['message']}"))
 
     def lost(self, held: list[Waiting]) -> None:
         """Move the calls of a replica that ended to another one, or fail them: it is for the client to try again."""
