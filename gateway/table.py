@@ -25,6 +25,8 @@ class Served:
     engine: str
     schema: Schema
     queue: RunnerQueue
+    serves_unlogged: bool
+    """Whether calls are answered while the log can't be written."""
 
 
 @dataclass(frozen=True, slots=True)
