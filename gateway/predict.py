@@ -116,7 +116,7 @@ class Predictor:
             await self._ledger.append(record, lone=self._open == 1)
         except Unavailable as error:
             logged = False
-            if not (self._serves_unlogged if progress.served is None else progress.served.serves_unlogged):
+            if not (self._serves_unlogged if progress.placed is None else progress.placed.served.serves_unlogged):
                 status, failure = error.status, error
                 body, json_length = wire.refuse(error, prediction_id), None
             self._metrics.unlogged["answered" if status == 200 else "refused"] += 1
