@@ -125,8 +125,34 @@ class RunnerSettings(Section):
     )
 
 
+class LogSettings(Section):
+    """The prediction log."""
+
+    segment_bytes: int = Field(
+        default=64 * 1024 * 1024, ge=1024 * 1024, description="A segment is closed at this size."
+    )
+    durability: Literal["commit", "async"] = Field(
+        default="commit", description="Answers wait until their record is on disk (commit), or leave before (async)."
+    )
+    loss_seconds: float = Field(
+        default=1.0, ge=0.1, le=60, description="With async: a crash loses what was answered within so long at most."
+    )
+    loss_records: int = Field(
+        default=10_000, ge=1, le=1_000_000, description="With async: a crash loses so many records at most."
+    )
+    on_failure: Literal["refuse", "serve"] = Field(
+        default="refuse", description="While the log can't be written: refuse calls, or answer them unlogged (serve)."
+    )
+
+
+class ModelLogSettings(Section):
+    """What is different for the records of one model; what is left out is as under `[log]`."""
+
+    on_failure: Literal["refuse", "serve"] | None = Field(default=None, description="As log.on_failure.")
+
+
 class ModelSettings(Section):
-    """What is different for the runners of one model; what is left out is as under `[runner]`."""
+    """What is different for one model; what is left out is as under `[runner]` and `[log]`."""
 
     replicas: int | None = Field(default=None, ge=1, le=REPLICAS_MAX, description="As runner.replicas.")
     memory_bytes: int | None = Field(default=None, ge=64 * 1024 * 1024, description="As runner.memory_bytes.")
@@ -136,14 +162,7 @@ class ModelSettings(Section):
     engine: Engine | None = Field(default=None, description="As runner.engine.")
     confine: bool | None = Field(default=None, description="As runner.confine.")
     environments: Literal["own", "gateway"] | None = Field(default=None, description="As runner.environments.")
-
-
-class LogSettings(Section):
-    """The prediction log."""
-
-    segment_bytes: int = Field(
-        default=64 * 1024 * 1024, ge=1024 * 1024, description="A segment is closed at this size."
-    )
+    log: ModelLogSettings = ModelLogSettings()
 
 
 class TracingSettings(Section):
@@ -208,7 +227,7 @@ class Settings(Section):
 
     server: ServerSettings = ServerSettings()
     runner: RunnerSettings = RunnerSettings()
-    models: dict[str, ModelSettings] = Field(default={}, description="By model, what is different for its runners.")
+    models: dict[str, ModelSettings] = Field(default={}, description="By model, what is different for it.")
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()
     logging: LoggingSettings = LoggingSettings()
@@ -217,8 +236,12 @@ class Settings(Section):
 
     def runner_of(self, model: str) -> RunnerSettings:
         """Return the settings of one model's runners."""
-        own = self.models.get(model, ModelSettings()).model_dump(exclude_none=True)
+        own = self.models.get(model, ModelSettings()).model_dump(exclude_none=True, exclude={"log"})
         return self.runner.model_copy(update=own)
+
+    def log_of(self, model: str) -> LogSettings:
+        """Return the settings of one model's records."""
+        return self.log.model_copy(update=self.models.get(model, ModelSettings()).log.model_dump(exclude_none=True))
 
     @property
     def loopback(self) -> bool:
