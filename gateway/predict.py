@@ -1,11 +1,11 @@
 """The way of one call, from its bytes to its answer: `Predictor.predict` reads top to bottom.
 
 Every call ends in exactly one answer and one record, in this order: the record is on disk before the answer leaves.
-That holds for refused calls as well, so that a client's mistake can be found again at three in the morning.
+That holds for refused calls as well, so that a client's mistake can be found again at three in the morning; but for
+those of which not even the model is known, which are counted (`unknown`).
 """
 
 from collections.abc import Callable
-from hashlib import blake2b
 from random import random
 from time import perf_counter_ns
 
@@ -13,12 +13,14 @@ from gateway.batching import Computed
 from gateway.call import Answer, Arrived, Call, Source
 from gateway.call_lines import CallLines
 from gateway.errors import BadCall, ClientGone, InferenceError, Unavailable
+from gateway.keys import unit_hash
 from gateway.ledger import Ledger
 from gateway.metrics import WorkerMetrics
 from gateway.routing import Choice
 from gateway.schema import shown
-from gateway.table import Served, Table
+from gateway.table import Model, Served, Table
 from gateway.tracing import Finished, Trace, Tracing
+from gateway.unknown import UnknownRefusals
 from monitors.log.record import Payload, Record, new_id
 
 NO_CALL = Call([])
@@ -28,9 +30,21 @@ NO_CALL = Call([])
 class _Progress:
     """How far a call has come: what its record can tell."""
 
-    __slots__ = ("call", "choice", "computed", "decoded_ns", "rollout", "route_revision", "rows", "served", "trace")
+    __slots__ = (
+        "call",
+        "choice",
+        "computed",
+        "decoded_ns",
+        "model",
+        "rollout",
+        "route_revision",
+        "rows",
+        "served",
+        "trace",
+    )
 
     def __init__(self) -> None:
+        self.model: Model | None = None
         self.call: Call | None = None
         self.served: Served | None = None
         self.choice: Choice | None = None
@@ -59,6 +73,7 @@ class Predictor:
         self.draining = False
         self._open = 0
         """Calls that have no answer yet."""
+        self.unknown = UnknownRefusals(ledger)
         self._ledger = ledger
         self._metrics = metrics
         self._tracing = tracing
@@ -75,8 +90,9 @@ class Predictor:
         trace = progress.trace = self._tracing.begin(arrived)
         try:
             if arrived.refused is not None:
+                progress.model = None if arrived.refused.stranger else self.table.models.get(arrived.model)
                 raise arrived.refused
-            model = self.table.model(arrived.model)
+            model = progress.model = self.table.model(arrived.model)
             progress.route_revision, progress.rollout = model.route.revision, model.route.rollout
             progress.served, progress.choice = model.place(arrived.version, arrived.unit, random())
             served, schema = progress.served, progress.served.schema
@@ -98,10 +114,13 @@ class Predictor:
             failure.__cause__ = error
             status = failure.status
         if failure is not None:
+            if progress.model is None:
+                prediction_id = self.unknown.count(failure)
             body, json_length = wire.refuse(failure, prediction_id), None
         record = self._record(prediction_id, arrived, progress, status, failure)
         try:
-            await self._ledger.append(record, lone=self._open == 1)
+            if progress.model is not None:
+                await self._ledger.append(record, lone=self._open == 1)
         except Unavailable as error:
             status, failure = error.status, error
             body, json_length = wire.refuse(error, prediction_id), None
@@ -142,10 +161,11 @@ class Predictor:
         if computed is not None:
             timings["queue"] = computed.queue_ns / 1e6
             timings["compute"] = computed.compute_ns / 1e6
-        return Record(
+        record = Record(
             id=prediction_id,
             kind="answered" if failure is None else "refused",
             time=arrived.admitted_ns / 1e9,
+            endpoint=arrived.wire.operation,
             model=shown(arrived.model) if served is None else served.model,
             version=None if served is None else served.version,
             bundle=None if served is None else served.digest,
@@ -157,7 +177,7 @@ class Predictor:
             status=status,
             error_type=None if failure is None else failure.error_type,
             rows=progress.rows,
-            group=None if arrived.unit is None else self._group(arrived.unit),
+            group=None if arrived.unit is None else unit_hash(arrived.unit, self._unit_key),
             signals={} if computed is None else computed.signals,
             timings=timings,
             batch_size=0 if computed is None else computed.batch_rows,
@@ -176,10 +196,9 @@ class Predictor:
                 error=None if failure is None else failure.message,
             ),
         )
-
-    def _group(self, unit: str) -> int:
-        """A keyed hash: the monitor can tell units apart, and without the key nobody can tell who they are."""
-        return int.from_bytes(blake2b(unit.encode(), key=self._unit_key, digest_size=7).digest(), "little")
+        if progress.model is not None and progress.model.keeping is not None:
+            progress.model.keeping.apply(record, frozenset() if served is None else served.schema.json_inputs)
+        return record
 
 
 def hang_up(arrived: Arrived) -> None:

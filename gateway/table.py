@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from gateway.batching import RunnerQueue
 from gateway.errors import NotFound, Unavailable
+from gateway.keeping import Keeping
 from gateway.routing import Choice, Route, Variant, choose
 from gateway.schema import Schema, shown
 
@@ -29,11 +30,12 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One name that clients see: its route, and the versions that are loaded."""
+    """One name that clients see: its route, the versions that are loaded, and what of its calls is not kept."""
 
     name: str
     route: Route
     versions: Mapping[str, Served]
+    keeping: Keeping | None = None
 
     def place(self, version: str | None, unit: str | None, chance: float) -> tuple[Served, Choice]:
         """Choose the version that answers: the one that the client names, or one by the route.

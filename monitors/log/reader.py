@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from heapq import merge
 from pathlib import Path
 
+from monitors.log import tensors
 from monitors.log.contract import Cursor, Place, Report
 from monitors.log.errors import LogCorrupt
-from monitors.log.frame import FrameStart
+from monitors.log.frame import Entry, FrameStart
 from monitors.log.record import Record, id_milliseconds
 from monitors.log.segment import HEADER_BYTES, Mark, Segment, numbers, segment_path, writers
 from monitors.log.verify import verify
@@ -58,7 +59,7 @@ class LogReader:
                     frame = segment.frame(offset, mark.end)
                     if frame is None:
                         raise segment.damage(offset, mark.end)
-                    found += [entry.record() for entry in frame.entries()]
+                    found += [segment.record(entry) for entry in frame.entries()]
                     offset = frame.start.end
                     moved[writer] = (number, offset)
                 if offset < mark.end or not self._succeeded(segment, mark):
@@ -144,7 +145,7 @@ class LogReader:
                         if record is not None:
                             return record
                 except LogCorrupt as error:
-                    if error.kind == "damaged payload":
+                    if error.kind.startswith("damaged payload"):
                         raise
                     damage = error
         if damage is not None:
@@ -174,11 +175,11 @@ class LogReader:
                     if frame.start.last_ms < since_ms:
                         continue
                     for entry in frame.entries():
-                        record = entry.record()
+                        record = segment.record(entry)
                         if record.time < since:
                             continue
                         if with_payload:
-                            entry.complete(record, segment.body(entry))
+                            _complete(segment, entry, record)
                         yield record
 
     def verify(self) -> Report:
@@ -232,8 +233,19 @@ def _in_frame(segment: Segment, offset: int, end: int, prediction_id: str) -> Re
     for entry in frame.entries() if frame is not None else ():
         # The id as bytes: decoding every record of a frame to look for one costs a hundred times as much.
         if prediction_id.encode() in bytes(entry.header):
-            record = entry.record()
+            record = segment.record(entry)
             if record.id == prediction_id:
-                entry.complete(record, segment.body(entry))
+                _complete(segment, entry, record)
                 return record
     return None
+
+
+def _complete(segment: Segment, entry: Entry, record: Record) -> None:
+    """Give a record its payload, with the tensors that lie in files of their own. Raises LogCorrupt."""
+    entry.complete(record, segment.body(entry))
+    if record.tensor_files and record.payload is not None:
+        try:
+            tensors.load(segment.directory, record.payload)
+        except ValueError as error:
+            kind = f"damaged payload ({error})"
+            raise LogCorrupt(segment.path, segment.writer, entry.seq, entry.body_offset, kind) from error
