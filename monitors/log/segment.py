@@ -230,6 +230,10 @@ class Segment:
         record.writer = self.writer
         return record
 
+    def records(self, frame: Frame) -> list[Record]:
+        """Decode all records of a frame, without their payloads."""
+        return [self.record(entry) for entry in frame.entries()]
+
     def close(self) -> None:
         """Close the file."""
         os.close(self.descriptor)
