@@ -88,7 +88,8 @@ class Service:
 
 def _model_name(request: Any) -> str:
     """Return the model's name; KServe's message has it alone, where Triton's has the repository's."""
-    return request.model_name or request.repository_name
+    name: str = request.model_name or request.repository_name
+    return name
 
 
 def _response(method: str, /, **fields: Any) -> Any:
