@@ -12,7 +12,8 @@ from monitors.log.errors import LogCorrupt
 from monitors.log.record import Record
 
 OnDurable = Callable[[list[Any], OSError | None], None]
-"""Called once for each batch, on a thread of the writer's: its tokens, and None or why they count as not written."""
+"""Called once for each batch, on a thread of the writer's: its tokens, and None or why they count as not written.
+Without tokens, with None: after an error the log can be written again."""
 Place = tuple[int, int]
 Cursor = Mapping[str, Place]
 """Where a follower stands with each writer; empty is the beginning. It goes through JSON as it is."""
@@ -24,6 +25,8 @@ class Report:
 
     `bad` counts the places where something is wrong; `first_bad` is the first of them as `writer`, `segment`, `seq`,
     `kind` ("altered", "missing", "reordered") and `message`. Records count when their header can be read.
+
+    `unknown` are the calls that the records of `_unknown` count together; each of these is one of the `refused`.
     """
 
     records: int = 0
@@ -31,6 +34,7 @@ class Report:
     refused: int = 0
     shadow: int = 0
     tombstones: int = 0
+    unknown: int = 0
     bad: int = 0
     first_bad: dict[str, Any] | None = None
 

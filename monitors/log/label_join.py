@@ -111,7 +111,7 @@ class LabelJoin:
         deadline = monotonic() + seconds
         while monotonic() < deadline:
             try:
-                records, behind = self._reader.read_whole(place, READ_RECORDS)
+                records, behind = self._reader.read(place, READ_RECORDS, with_payload=True)
             except LogCorrupt as damage:
                 records, behind = [], self._reader.skip(place, damage)
                 if behind == place:

@@ -5,20 +5,24 @@ what it can't read it reports: no record is passed over in silence.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from heapq import merge
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from monitors.log import tensors
 from monitors.log.contract import Cursor, Place, Report
 from monitors.log.errors import LogCorrupt
-from monitors.log.frame import Frame, FrameStart
+from monitors.log.frame import Entry, Frame, FrameStart
 from monitors.log.record import Record, id_milliseconds
 from monitors.log.segment import HEADER_BYTES, Mark, Segment, numbers, segment_path, writers
 from monitors.log.verify import verify
 
 Form = TypeVar("Form")
+Take = Callable[[Segment, Frame], list[Form]]
+"""Reads the records of a frame, in one form."""
 
 
 class LogReader:
@@ -32,21 +36,19 @@ class LogReader:
         self._followed: dict[str, Segment] = {}
         self._turn = 0
 
-    def read(self, cursor: Cursor, limit: int = 10_000) -> tuple[list[Record], dict[str, Place]]:
-        """Read what is durable behind the cursor, without payloads, each writer's records in their order.
+    def read(
+        self, cursor: Cursor, limit: int = 10_000, *, with_payload: bool = False
+    ) -> tuple[list[Record], dict[str, Place]]:
+        """Read what is durable behind the cursor, each writer's records in their order.
 
         Whole frames are read until there are `limit` records, so there may be some more. Returns the records and the
         cursor behind them, at once when there is nothing new. Costs microseconds a writer, and what the new records
-        take.
+        take. With `with_payload`, a record whose payload is damaged comes without it.
 
         Raises:
             LogCorrupt: the next durable frame is damaged, or records are missing; `skip` gives the cursor behind it.
         """
-        return self._read(cursor, limit, lambda _segment, frame: frame.records())
-
-    def read_whole(self, cursor: Cursor, limit: int = 10_000) -> tuple[list[Record], dict[str, Place]]:
-        """As `read`, with payloads. LogCorrupt is also a damaged payload; `skip` then passes over its frame."""
-        return self._read(cursor, limit, _whole)
+        return self._read(cursor, limit, _whole if with_payload else Segment.records)
 
     def read_as(self, form: type[Form], cursor: Cursor, limit: int = 10_000) -> tuple[list[Form], dict[str, Place]]:
         """As `read`, in another form: a `msgspec.Struct` with some of a record's fields.
@@ -56,9 +58,7 @@ class LogReader:
         decode = msgspec.msgpack.Decoder(list[form]).decode  # type: ignore[valid-type]
         return self._read(cursor, limit, lambda _segment, frame: frame.decoded(decode))
 
-    def _read(
-        self, cursor: Cursor, limit: int, take: Callable[[Segment, Frame], list[Form]]
-    ) -> tuple[list[Form], dict[str, Place]]:
+    def _read(self, cursor: Cursor, limit: int, take: Take[Form]) -> tuple[list[Form], dict[str, Place]]:
         found: list[Form] = []
         moved = {writer: (place[0], place[1]) for writer, place in cursor.items()}
         names = writers(self._directory)
@@ -77,7 +77,7 @@ class LogReader:
         moved: dict[str, Place],
         found: list[Form],
         limit: int,
-        take: Callable[[Segment, Frame], list[Form]],
+        take: Take[Form],
     ) -> None:
         number, offset = moved.get(writer) or (next(iter(numbers(self._directory, writer)), 0), HEADER_BYTES)
         try:
@@ -173,7 +173,7 @@ class LogReader:
                         if record is not None:
                             return record
                 except LogCorrupt as error:
-                    if error.kind == "damaged payload":
+                    if error.kind.startswith("damaged payload"):
                         raise
                     damage = error
         if damage is not None:
@@ -203,11 +203,11 @@ class LogReader:
                     if frame.start.last_ms < since_ms:
                         continue
                     for entry in frame.entries():
-                        record = entry.record()
+                        record = segment.record(entry)
                         if record.time < since:
                             continue
                         if with_payload:
-                            entry.complete(record, segment.body(entry))
+                            _complete(segment, entry, record)
                         yield record
 
     def verify(self) -> Report:
@@ -222,14 +222,13 @@ class LogReader:
 
 
 def _whole(segment: Segment, frame: Frame) -> list[Record]:
-    records = frame.records()
-    for entry, record in zip(frame.entries(), records, strict=True):
-        try:
+    found = []
+    for entry in frame.entries():
+        record = segment.record(entry)
+        with suppress(LogCorrupt):
             entry.complete(record, segment.body(entry))
-        except LogCorrupt as damage:
-            damage.resume = (segment.number, frame.start.end)
-            raise
-    return records
+        found.append(record)
+    return found
 
 
 def _in_segment(segment: Segment, prediction_id: str, milliseconds: int) -> Record | None:
@@ -272,8 +271,19 @@ def _in_frame(segment: Segment, offset: int, end: int, prediction_id: str) -> Re
     for entry in frame.entries() if frame is not None else ():
         # The id as bytes: decoding every record of a frame to look for one costs a hundred times as much.
         if prediction_id.encode() in bytes(entry.header):
-            record = entry.record()
+            record = segment.record(entry)
             if record.id == prediction_id:
-                entry.complete(record, segment.body(entry))
+                _complete(segment, entry, record)
                 return record
     return None
+
+
+def _complete(segment: Segment, entry: Entry, record: Record) -> None:
+    """Give a record its payload, with the tensors that lie in files of their own. Raises LogCorrupt."""
+    entry.complete(record, segment.body(entry))
+    if record.tensor_files and record.payload is not None:
+        try:
+            tensors.load(segment.directory, record.payload)
+        except ValueError as error:
+            kind = f"damaged payload ({error})"
+            raise LogCorrupt(segment.path, segment.writer, entry.seq, entry.body_offset, kind) from error

@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from errno import ENOSPC
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,6 +24,7 @@ from monitors.log.frame import (
     decode_start,
     head_is_good,
 )
+from monitors.log.record import Record
 
 MAGIC = b"SNOWLOG1"
 HEADER = struct.Struct("<8sQQQQ32s8s64s")
@@ -36,6 +38,10 @@ MARK_READS_MAX = 1_000
 """A mark read while it is overwritten fails its sum; the next read, microseconds later, is good. After a thousand of
 them (some milliseconds) nobody is writing it: it is damaged."""
 SEARCH_BYTES = 1 << 20
+TENSORS = "tensors"
+"""The folder of tensors that are too large for a frame; no writer's, and none can be called so."""
+BODY_READS_MAX = 10
+"""A body read while it is overwritten with "erased. …" has some of both; that takes microseconds a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,7 @@ def writers(directory: Path) -> list[str]:
     """List the writers that have something in this log."""
     try:
         with os.scandir(directory) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
+            return sorted(entry.name for entry in entries if entry.is_dir() and entry.name != TENSORS)
     except FileNotFoundError:
         return []
 
@@ -115,6 +121,7 @@ class Segment:
             FileNotFoundError: there is none of this number.
             LogCorrupt: its header is not what was written.
         """
+        self.directory = directory
         self.path = segment_path(directory, writer, number)
         self.writer = writer
         self.number = number
@@ -211,10 +218,22 @@ class Segment:
 
     def body(self, entry: Entry) -> bytes:
         """Read one record's body. Raises LogCorrupt when it is not what was written."""
-        body = os.pread(self.descriptor, entry.body_bytes, entry.body_offset)
-        if not entry.body_is_good(body):
-            raise LogCorrupt(self.path, self.writer, entry.seq, entry.body_offset, "damaged payload")
-        return body
+        for _ in range(BODY_READS_MAX):
+            body = os.pread(self.descriptor, entry.body_bytes, entry.body_offset)
+            if entry.body_is_good(body):
+                return body
+            os.sched_yield()
+        raise LogCorrupt(self.path, self.writer, entry.seq, entry.body_offset, "damaged payload")
+
+    def record(self, entry: Entry) -> Record:
+        """Decode the record of an entry, without its payload."""
+        record = entry.record()
+        record.writer = self.writer
+        return record
+
+    def records(self, frame: Frame) -> list[Record]:
+        """Decode all records of a frame, without their payloads."""
+        return [self.record(entry) for entry in frame.entries()]
 
     def close(self) -> None:
         """Close the file."""
@@ -256,7 +275,7 @@ def create_segment(directory: Path, header: SegmentHeader) -> tuple[int, Mark]:
     descriptor = os.open(making, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     try:
         if os.pwrite(descriptor, raw, 0) != len(raw):
-            raise OSError(f"{making}: header written in part, the disk is full")
+            raise OSError(ENOSPC, "header written in part, the disk is full", str(making))
         os.fsync(descriptor)
         making.rename(path)
         sync_directory(path.parent)
