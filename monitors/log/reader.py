@@ -4,16 +4,17 @@ A reader needs nothing from the writers but their files. It goes up to each segm
 what it can't read it reports: no record is passed over in silence.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from heapq import merge
 from pathlib import Path
 
+from monitors.log.checkpoints import Envelope, Notary
 from monitors.log.contract import Cursor, Place, Report
 from monitors.log.errors import LogCorrupt
 from monitors.log.frame import FrameStart
 from monitors.log.record import Record, id_milliseconds
 from monitors.log.segment import HEADER_BYTES, Mark, Segment, numbers, segment_path, writers
-from monitors.log.verify import verify
+from monitors.log.verify import Progress, verify
 
 
 class LogReader:
@@ -181,9 +182,14 @@ class LogReader:
                             entry.complete(record, segment.body(entry))
                         yield record
 
-    def verify(self) -> Report:
-        """Walk every frame of every writer: sums, gapless numbers, chain, payloads."""
-        return verify(self._directory)
+    def verify(
+        self, notary: Notary | None = None, kept: Iterable[Envelope] = (), progress: Progress | None = None
+    ) -> Report:
+        """Walk every frame of every writer: sums, gapless numbers, chain, payloads, and what was signed of them.
+
+        With a `notary` the signatures of checkpoints are checked; `kept` are checkpoints from elsewhere.
+        """
+        return verify(self._directory, notary, kept, progress)
 
     def close(self) -> None:
         """Close the files that are followed; the reader may be used again."""

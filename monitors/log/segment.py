@@ -36,6 +36,8 @@ MARK_READS_MAX = 1_000
 """A mark read while it is overwritten fails its sum; the next read, microseconds later, is good. After a thousand of
 them (some milliseconds) nobody is writing it: it is damaged."""
 SEARCH_BYTES = 1 << 20
+MISPLACED = "header of another segment"
+"""Somebody renamed or replaced the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,22 +121,12 @@ class Segment:
         self.writer = writer
         self.number = number
         self.descriptor = os.open(self.path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
-        header = self._header()
-        if header is None:
+        header = read_header(self.descriptor)
+        if header is None or (header.writer, header.number) != (writer, number):
             os.close(self.descriptor)
-            raise LogCorrupt(self.path, writer, -1, 0, "damaged segment header", (number + 1, HEADER_BYTES))
+            kind = "damaged segment header" if header is None else MISPLACED
+            raise LogCorrupt(self.path, writer, -1, 0, kind, (number + 1, HEADER_BYTES))
         self.header = header
-
-    def _header(self) -> SegmentHeader | None:
-        raw = os.pread(self.descriptor, HEADER.size + CHECKSUM.size, 0)
-        if len(raw) < HEADER.size + CHECKSUM.size or not _sum_holds(raw):
-            return None
-        magic, number, epoch, created_ns, first_seq, previous, marker, name = HEADER.unpack_from(raw)
-        writer = name.rstrip(b"\0").decode()
-        # A good header of another segment means that somebody renamed or replaced the file.
-        if (magic, writer, number) != (MAGIC, self.writer, self.number):
-            return None
-        return SegmentHeader(writer, number, epoch, created_ns, first_seq, previous, marker)
 
     def mark(self) -> Mark:
         """Read the durable mark. Raises LogCorrupt."""
@@ -146,6 +138,11 @@ class Segment:
             seq = self.header.first_seq
             raise LogCorrupt(self.path, self.writer, seq, MARK_OFFSET, "damaged durable mark", resume)
         return mark
+
+    def padding_is_good(self) -> bool:
+        """Say whether nothing stands where nothing was written: behind the header, and behind the mark."""
+        raw = os.pread(self.descriptor, HEADER_BYTES, 0)
+        return not any(raw[HEADER.size + CHECKSUM.size : MARK_OFFSET] + raw[MARK_OFFSET + MARK.size + CHECKSUM.size :])
 
     def removed(self) -> bool:
         """Say whether the file has no name any more."""
@@ -227,6 +224,17 @@ class Segment:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def read_header(descriptor: int) -> SegmentHeader | None:
+    """Read a segment's header; None when it is damaged."""
+    raw = os.pread(descriptor, HEADER.size + CHECKSUM.size, 0)
+    if len(raw) < HEADER.size + CHECKSUM.size or not _sum_holds(raw):
+        return None
+    magic, number, epoch, created_ns, first_seq, previous, marker, name = HEADER.unpack_from(raw)
+    if magic != MAGIC:
+        return None
+    return SegmentHeader(name.rstrip(b"\0").decode(), number, epoch, created_ns, first_seq, previous, marker)
 
 
 def read_mark(descriptor: int) -> Mark | None:
