@@ -49,7 +49,7 @@ def verify(home: Path, files: tuple[Path, ...], output: str) -> int:
     Examples:
       snowgate log verify
       snowgate log verify -o json | jq .first_bad
-      snowgate log verify --checkpoint /mnt/elsewhere/checkpoints
+      snowgate log verify --checkpoint backup/checkpoints
     """
     opened = existing_home(home)
     notary = HomeNotary(opened.keys())
