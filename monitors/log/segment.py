@@ -121,12 +121,26 @@ class Segment:
         self.writer = writer
         self.number = number
         self.descriptor = os.open(self.path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
-        header = read_header(self.descriptor)
-        if header is None or (header.writer, header.number) != (writer, number):
+        try:
+            header = self._header()
+            if header is None:
+                raise ValueError("damaged segment header")
+        except ValueError as error:
             os.close(self.descriptor)
-            kind = "damaged segment header" if header is None else MISPLACED
-            raise LogCorrupt(self.path, writer, -1, 0, kind, (number + 1, HEADER_BYTES))
+            raise LogCorrupt(self.path, writer, -1, 0, str(error), (number + 1, HEADER_BYTES)) from None
         self.header = header
+
+    def _header(self) -> SegmentHeader | None:
+        raw = os.pread(self.descriptor, HEADER.size + CHECKSUM.size, 0)
+        if len(raw) < HEADER.size + CHECKSUM.size or not _sum_holds(raw):
+            return None
+        magic, number, epoch, created_ns, first_seq, previous, marker, name = HEADER.unpack_from(raw)
+        writer = name.rstrip(b"\0").decode()
+        if magic != MAGIC:
+            return None
+        if (writer, number) != (self.writer, self.number):
+            raise ValueError(MISPLACED)
+        return SegmentHeader(writer, number, epoch, created_ns, first_seq, previous, marker)
 
     def mark(self) -> Mark:
         """Read the durable mark. Raises LogCorrupt."""
@@ -143,6 +157,11 @@ class Segment:
         """Say whether nothing stands where nothing was written: behind the header, and behind the mark."""
         raw = os.pread(self.descriptor, HEADER_BYTES, 0)
         return not any(raw[HEADER.size + CHECKSUM.size : MARK_OFFSET] + raw[MARK_OFFSET + MARK.size + CHECKSUM.size :])
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are of it, durable or not."""
+        return os.fstat(self.descriptor).st_size
 
     def removed(self) -> bool:
         """Say whether the file has no name any more."""
@@ -224,17 +243,6 @@ class Segment:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def read_header(descriptor: int) -> SegmentHeader | None:
-    """Read a segment's header; None when it is damaged."""
-    raw = os.pread(descriptor, HEADER.size + CHECKSUM.size, 0)
-    if len(raw) < HEADER.size + CHECKSUM.size or not _sum_holds(raw):
-        return None
-    magic, number, epoch, created_ns, first_seq, previous, marker, name = HEADER.unpack_from(raw)
-    if magic != MAGIC:
-        return None
-    return SegmentHeader(name.rstrip(b"\0").decode(), number, epoch, created_ns, first_seq, previous, marker)
 
 
 def read_mark(descriptor: int) -> Mark | None:

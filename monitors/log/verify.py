@@ -7,7 +7,6 @@ A tombstone is a record whose payload was erased. It counts as that and no more 
 each record counts once: records = answered + refused + shadow + tombstones.
 """
 
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -221,9 +220,8 @@ def _pass_over(segment: Segment, offset: int, mark: Mark, walk: _Walk) -> int:
     damage = segment.damage(offset, mark.end, walk.seq)
     assert damage.resume is not None, "damage in a frame says where the good goes on"
     behind = segment.frame(damage.resume[1], mark.end)
-    size = os.fstat(segment.descriptor).st_size
-    if behind is None and size < mark.end:
-        walk.wrong("missing", f"{segment.path}: has {size} bytes, and by its durable mark it had {mark.end}")
+    if behind is None and segment.size < mark.end:
+        walk.wrong("missing", f"{segment.path}: has {segment.size} bytes, and by its durable mark it had {mark.end}")
     else:
         walk.wrong("altered", str(damage))
     walk.digest = None
@@ -247,7 +245,7 @@ def _vouched(segment: Segment, successor: int | None, walk: _Walk) -> int:
 
 
 def _walk_behind(segment: Segment, offset: int, vouched: int, walk: _Walk) -> None:
-    size = os.fstat(segment.descriptor).st_size
+    size = segment.size
     while walk.seq < vouched:
         frame = segment.frame(offset, size)
         if frame is None or not walk.follows(frame.start.first_seq, frame.start.previous):
@@ -308,6 +306,6 @@ def _bytes(directory: Path) -> int:
     size = 0
     for writer in writers(directory):
         for number in numbers(directory, writer):
-            with suppress(FileNotFoundError):
-                size += segment_path(directory, writer, number).stat().st_size
+            with suppress(FileNotFoundError, LogCorrupt), Segment(directory, writer, number) as segment:
+                size += segment.mark().end
     return size
