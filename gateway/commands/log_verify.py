@@ -15,8 +15,8 @@ from gateway import checkpoints
 from gateway.commands.options import existing_home, home_option, output_option, progress
 from gateway.notary import HomeNotary
 from gateway.output import facts, show
-from monitors.log.checkpoints import Envelope
 from monitors.log.reader import LogReader
+from monitors.log.signed import Envelope
 from monitors.log.verify import Progress
 from state.sqlite import SqliteState
 

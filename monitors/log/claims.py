@@ -6,9 +6,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from monitors.log.checkpoints import FILE, Checkpoint, Envelope, Head, Line, Notary, open_line, read_checkpoints
+from monitors.log import erasures
+from monitors.log.checkpoints import FILE, Checkpoint, Head, Line, open_line, read_checkpoints
+from monitors.log.signed import Envelope, Notary, line_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,15 @@ class Claims:
     """All that is claimed, and what is wrong with the claims themselves.
 
     `newest` is the newest checkpoint that counts, and `key` the one that signed it; `begins` are its beginnings by
-    writer, `signed` the numbers up to which it vouches for each writer.
+    writer, `signed` the numbers up to which it vouches for each writer. `erased` are the ids of the predictions whose
+    payloads may be gone.
     """
 
     newest: Checkpoint | None = None
     key: str | None = None
     begins: dict[str, Head] = field(default_factory=dict)
     signed: dict[str, int] = field(default_factory=dict)
+    erased: set[str] = field(default_factory=set)
     problems: list[dict[str, Any]] = field(default_factory=list)
     _heads: dict[str, dict[tuple[int, str], str]] = field(default_factory=dict)
 
@@ -62,7 +64,8 @@ class Claims:
 def read_claims(directory: Path, notary: Notary | None, kept: Iterable[Envelope]) -> Claims:
     """Read the log's own checkpoints, and those that were `kept` elsewhere; without a notary no signature is checked.
 
-    What is wrong with a checkpoint is told as a problem of the writer "checkpoints", with its line (from 1) as `seq`.
+    What is wrong with a checkpoint is told as a problem of the writer "checkpoints", with its line (from 1) as `seq`;
+    so are notes of erasures, of the writer "erasures".
     """
     claims, path = Claims(), directory / FILE
     lines = read_checkpoints(directory, notary)
@@ -72,7 +75,7 @@ def read_claims(directory: Path, notary: Notary | None, kept: Iterable[Envelope]
             claims.add(line.checkpoint, line.key)
     number = 0 if claims.newest is None else claims.newest.number
     for envelope in kept:
-        line = open_line(msgspec.json.encode(envelope), notary)
+        line = open_line(line_of(envelope), notary)
         if line.checkpoint is None:
             claims.problems.append(_problem(0, "altered", f"a checkpoint that was kept elsewhere: {line.fault}"))
             continue
@@ -80,6 +83,11 @@ def read_claims(directory: Path, notary: Notary | None, kept: Iterable[Envelope]
         if line.checkpoint.number > number:
             known = f"checkpoint {line.checkpoint.number} of {line.checkpoint.time} is known from elsewhere"
             claims.problems.append(_problem(len(lines), "missing", f"{path}: ends at number {number}, and {known}"))
+    noted = erasures.read_erasures(directory, notary)
+    claims.erased = noted.ids
+    for position, fault in noted.faults.items():
+        message = f"{directory / erasures.FILE} line {position}: {fault}"
+        claims.problems.append(_problem(position, "altered", message, erasures.FILE))
     return claims
 
 
@@ -98,5 +106,5 @@ def _problems(path: Path, lines: Iterable[Line]) -> Iterator[dict[str, Any]]:
         before, digest = checkpoint, sha256(line.raw).hexdigest()
 
 
-def _problem(position: int, kind: str, message: str) -> dict[str, Any]:
-    return {"writer": FILE, "segment": 0, "seq": position, "kind": kind, "message": message}
+def _problem(position: int, kind: str, message: str, file: str = FILE) -> dict[str, Any]:
+    return {"writer": file, "segment": 0, "seq": position, "kind": kind, "message": message}

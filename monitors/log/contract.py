@@ -29,6 +29,8 @@ class Report:
     `kind` ("altered", "missing", "reordered") and `message`; with `until_seq` where it can only be said that it is one
     of several. `checkpoint` is the newest that counts: its `time`, `number`, the id of the `key` that signed it (None
     where signatures were not checked), `seqs` up to which it vouches for each writer, and `records_behind` it.
+
+    `unknown` are the calls that the records of `_unknown` count together; each of these is one of the `refused`.
     """
 
     records: int = 0
@@ -36,6 +38,7 @@ class Report:
     refused: int = 0
     shadow: int = 0
     tombstones: int = 0
+    unknown: int = 0
     bad: int = 0
     first_bad: dict[str, Any] | None = None
     checkpoint: dict[str, Any] | None = None

@@ -23,6 +23,7 @@ from monitors.log.frame import (
     decode_start,
     head_is_good,
 )
+from monitors.log.record import Record
 
 MAGIC = b"SNOWLOG1"
 HEADER = struct.Struct("<8sQQQQ32s8s64s")
@@ -38,6 +39,10 @@ them (some milliseconds) nobody is writing it: it is damaged."""
 SEARCH_BYTES = 1 << 20
 MISPLACED = "header of another segment"
 """Somebody renamed or replaced the file."""
+TENSORS = "tensors"
+"""The folder of tensors that are too large for a frame; no writer's, and none can be called so."""
+BODY_READS_MAX = 10
+"""A body read while it is overwritten with "erased. …" has some of both; that takes microseconds a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ def writers(directory: Path) -> list[str]:
     """List the writers that have something in this log."""
     try:
         with os.scandir(directory) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
+            return sorted(entry.name for entry in entries if entry.is_dir() and entry.name != TENSORS)
     except FileNotFoundError:
         return []
 
@@ -117,6 +122,7 @@ class Segment:
             FileNotFoundError: there is none of this number.
             LogCorrupt: its header is not what was written.
         """
+        self.directory = directory
         self.path = segment_path(directory, writer, number)
         self.writer = writer
         self.number = number
@@ -227,10 +233,22 @@ class Segment:
 
     def body(self, entry: Entry) -> bytes:
         """Read one record's body. Raises LogCorrupt when it is not what was written."""
-        body = os.pread(self.descriptor, entry.body_bytes, entry.body_offset)
-        if not entry.body_is_good(body):
-            raise LogCorrupt(self.path, self.writer, entry.seq, entry.body_offset, "damaged payload")
-        return body
+        for _ in range(BODY_READS_MAX):
+            body = os.pread(self.descriptor, entry.body_bytes, entry.body_offset)
+            if entry.body_is_good(body):
+                return body
+            os.sched_yield()
+        raise LogCorrupt(self.path, self.writer, entry.seq, entry.body_offset, "damaged payload")
+
+    def record(self, entry: Entry) -> Record:
+        """Decode the record of an entry, without its payload."""
+        record = entry.record()
+        record.writer = self.writer
+        return record
+
+    def records(self, frame: Frame) -> list[Record]:
+        """Decode all records of a frame, without their payloads."""
+        return [self.record(entry) for entry in frame.entries()]
 
     def close(self) -> None:
         """Close the file."""

@@ -16,11 +16,12 @@ from typing import Any
 
 import msgspec
 
-from monitors.log.checkpoints import Envelope, Notary
+from monitors.log import tensors
 from monitors.log.claims import Claim, Claims, read_claims
 from monitors.log.contract import Report
 from monitors.log.errors import LogCorrupt
 from monitors.log.frame import Entry, Frame, erased_body
+from monitors.log.record import UNKNOWN, Record
 from monitors.log.segment import (
     HEADER_BYTES,
     MISPLACED,
@@ -32,6 +33,7 @@ from monitors.log.segment import (
     segment_path,
     writers,
 )
+from monitors.log.signed import Envelope, Notary
 
 KINDS = ("answered", "refused", "shadow")
 TRIES = 3
@@ -62,6 +64,10 @@ class _Walk:
     vouched: int = 0
     claims: deque[Claim] = field(default_factory=deque)
     unharmed: bool = True
+    unknown: int = 0
+    good_files: set[str] = field(default_factory=set)
+    erased: set[str] | None = None
+    """The ids of those whose payloads may be gone; None where nobody checks signatures."""
 
     def begin(self, writer: str, claims: Claims) -> None:
         first = claims.begins.get(writer)
@@ -121,6 +127,7 @@ def verify(
     for _ in range(TRIES):
         claims = read_claims(directory, notary, kept)
         walk = _Walk(progress, 0 if progress is None else _bytes(directory), problems=list(claims.problems))
+        walk.erased = None if notary is None else claims.erased
         for writer in sorted({*writers(directory), *claims.writers()}):
             walk.begin(writer, claims)
             _verify_writer(directory, walk)
@@ -149,6 +156,7 @@ def _report(walk: _Walk, claims: Claims) -> Report:
         refused=counts["refused"],
         shadow=counts["shadow"],
         tombstones=counts["tombstones"],
+        unknown=walk.unknown,
         bad=len(walk.problems),
         first_bad=walk.problems[0] if walk.problems else None,
         checkpoint=checkpoint,
@@ -238,7 +246,7 @@ def _vouched(segment: Segment, successor: int | None, walk: _Walk) -> int:
     if successor is None:
         return claimed
     try:
-        with Segment(segment.path.parents[1], segment.writer, successor) as next_one:
+        with Segment(segment.directory, segment.writer, successor) as next_one:
             return next_one.header.first_seq
     except (LogCorrupt, FileNotFoundError):
         return claimed
@@ -263,22 +271,42 @@ def _verify_frame(segment: Segment, frame: Frame, end: int, walk: _Walk) -> None
         walk.resume(start.first_seq, start.previous)
     for entry in frame.entries():
         try:
-            walk.counts[_kind(entry, segment.body(entry))] += 1
-        except LogCorrupt as error:
-            walk.wrong("altered", str(error), entry.seq)
-            walk.counts[entry.record().kind] += 1
+            _verify_record(segment, entry, walk)
         except (msgspec.MsgspecError, ValueError) as error:
-            walk.wrong("altered", f"{segment.path}: seq {entry.seq} has no header that can be read: {error}", entry.seq)
+            walk.wrong("altered", f"{segment.path}: seq {entry.seq} can't be read as a record: {error}", entry.seq)
     walk.arrive(start.end_seq, frame.digest())
     walk.walked(frame)
 
 
-def _kind(entry: Entry, body: bytes) -> str:
-    """Return as what a record counts. Raises ValueError, msgspec.MsgspecError when there is no telling."""
-    kind = entry.record().kind
-    if kind not in KINDS:
-        raise ValueError(f"kind {kind[:32]!r}, expected one of {', '.join(KINDS)}")
-    return "tombstones" if body == erased_body(len(body)) else kind
+def _verify_record(segment: Segment, entry: Entry, walk: _Walk) -> None:
+    """Count a record as what it is, and check its body. Raises ValueError, msgspec.MsgspecError when it is none."""
+    record = entry.record()
+    if record.kind not in KINDS:
+        raise ValueError(f"kind {record.kind[:32]!r}, expected one of {', '.join(KINDS)}")
+    walk.unknown += record.calls if record.model == UNKNOWN else 0
+    try:
+        body = segment.body(entry)
+    except LogCorrupt as error:
+        walk.wrong("altered", str(error), entry.seq)
+        walk.counts[record.kind] += 1
+        return
+    if body == erased_body(len(body)):
+        walk.counts["tombstones"] += 1
+        if walk.erased is not None and record.id not in walk.erased:
+            walk.wrong(
+                "altered", f"{segment.path}: the payload of seq {entry.seq} is erased, and no signed note says so"
+            )
+        return
+    walk.counts[record.kind] += 1
+    if record.tensor_files:
+        _verify_files(segment, entry, record, body, walk)
+
+
+def _verify_files(segment: Segment, entry: Entry, record: Record, body: bytes, walk: _Walk) -> None:
+    entry.complete(record, body)
+    if record.payload is not None:
+        for kind, message in tensors.problems(segment.directory, record.payload, walk.good_files):
+            walk.wrong(kind, message, entry.seq)
 
 
 def _misplaced(segment: Segment, frame: Frame, end: int, walk: _Walk) -> tuple[str, str]:

@@ -10,10 +10,12 @@ import pytest
 
 from bundles.signing import Keys
 from gateway.notary import HomeNotary
-from monitors.log.checkpoints import Envelope, begin_at, read_checkpoints, take_checkpoint
+from monitors.log.checkpoints import begin_at, read_checkpoints, take_checkpoint
 from monitors.log.contract import Report
+from monitors.log.erasures import note_erasures
 from monitors.log.recovery import recover_all
 from monitors.log.segment import HEADER_BYTES, Segment, numbers, segment_path
+from monitors.log.signed import Envelope
 from monitors.log.verify import verify
 from tests.monitors.log.forger import drop, erase, filled, forge, frames_of, rewrite, set_mark
 from tests.monitors.log.logbook import Logbook, ids_read, record
@@ -298,18 +300,37 @@ def test_a_log_put_back_to_an_older_state_is_noticed_by_what_was_kept_elsewhere(
 
 
 def test_a_tombstone_counts_once(log: Signed) -> None:
-    """A record whose payload was erased counts as a tombstone and no more as what it was; the chain holds."""
+    """A record whose payload was erased counts as a tombstone and no more as what it was; the chain holds.
+
+    That is so where a signed note says that it was to go; without the note somebody altered it, and only who has the
+    key can tell.
+    """
     before = log.verify()
     number = filled(log.folder, "w0")[0]
     with Segment(log.folder, "w0", number) as segment:
-        entries = [one for frame in segment.frames(HEADER_BYTES, segment.mark().end) for one in frame.entries()]
-    kinds = [one.record().kind for one in entries]
-    for entry in entries[:3]:
-        erase(log.folder, "w0", number, entry.seq)
+        found = [one.record() for frame in segment.frames(HEADER_BYTES, segment.mark().end) for one in frame.entries()]
+    for one in found[:3]:
+        erase(log.folder, "w0", number, one.seq)
+    bad = log.first_bad()
+    assert (bad["writer"], bad["seq"], bad["kind"]) == ("w0", found[0].seq, "altered")
+    assert verify(log.folder).first_bad is None
+    note_erasures(log.folder, log.notary, "2026-11-25T10:00:00Z", [one.id for one in found[:3]])
     after = log.verify()
     assert (after.first_bad, after.records, after.tombstones) == (None, before.records, 3)
-    assert after.answered == before.answered - kinds[:3].count("answered")
+    assert after.answered == before.answered - [one.kind for one in found[:3]].count("answered")
     assert after.records == after.answered + after.refused + after.shadow + after.tombstones
+
+
+def test_a_note_of_an_erasure_must_be_signed(log: Signed, tmp_path: Path) -> None:
+    """Who has no key can't erase and say that it was to be: the note is altered, and so is the payload."""
+    number = filled(log.folder, "w0")[0]
+    with Segment(log.folder, "w0", number) as segment:
+        one = next(next(segment.frames(HEADER_BYTES, segment.mark().end)).entries()).record()
+    erase(log.folder, "w0", number, one.seq)
+    note_erasures(log.folder, HomeNotary(Keys(tmp_path / "stranger")), "2026-11-25T10:00:00Z", [one.id])
+    report = log.verify()
+    assert report.first_bad is not None
+    assert (report.bad, report.first_bad["writer"], report.first_bad["kind"]) == (2, "erasures", "altered")
 
 
 def test_retention_begins_the_chain_later(log: Signed) -> None:
