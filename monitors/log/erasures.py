@@ -35,12 +35,16 @@ class Erasures:
     faults: dict[int, str] = field(default_factory=dict)
 
 
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Erasure).decode
+
+
 def note_erasures(directory: Path, notary: Notary, time: str, ids: Sequence[str]) -> None:
     """Note, durably, that the payloads of these predictions are about to be erased. Raises OSError."""
     with locked(directory):
         for part in _parts(ids):
-            payload = msgspec.json.encode(Erasure(time, list(part)))
-            append_line(directory / FILE, line_of(notary.sign(payload, PAYLOAD_TYPE)))
+            envelope = notary.sign(_encode(Erasure(time, list(part))), PAYLOAD_TYPE)
+            append_line(directory / FILE, line_of(envelope))
 
 
 def read_erasures(directory: Path, notary: Notary | None) -> Erasures:
@@ -49,7 +53,7 @@ def read_erasures(directory: Path, notary: Notary | None) -> Erasures:
     for position, line in enumerate(read_lines(directory / FILE), 1):
         try:
             payload, _key = open_envelope(line, PAYLOAD_TYPE, notary)
-            found.ids.update(msgspec.json.decode(payload, type=Erasure).ids)
+            found.ids.update(_decode(payload).ids)
         except (CheckpointUntrusted, msgspec.MsgspecError) as error:
             found.faults[position] = str(error)
     return found
