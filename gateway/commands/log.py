@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from gateway.commands.log_cursors import cursors
 from gateway.commands.options import NounGroup, existing_home, home_option, output_option
 from gateway.output import facts, show
 from monitors.log.reader import LogReader
@@ -12,7 +13,7 @@ from monitors.log.reader import LogReader
 
 @click.group(cls=NounGroup)
 def log() -> None:
-    """Check the prediction log."""
+    """Check the prediction log, and see who follows it."""
 
 
 @log.command()
@@ -28,3 +29,6 @@ def verify(home: Path, output: str) -> int:
     report = asdict(LogReader(existing_home(home).log).verify())
     show(report, output, name="records", tell=lambda one: facts(list(one.items())))
     return 0 if report["first_bad"] is None else 1
+
+
+log.add_command(cursors)

@@ -5,11 +5,14 @@ what it can't read it reports: no record is passed over in silence.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from heapq import merge
 from pathlib import Path
 
 from monitors.log.contract import Cursor, Place, Report
+from monitors.log.cursors import Standing, end_of, read_standing
 from monitors.log.errors import LogCorrupt
+from monitors.log.follower import Follower
 from monitors.log.frame import FrameStart
 from monitors.log.record import Record, id_milliseconds
 from monitors.log.segment import HEADER_BYTES, Mark, Segment, numbers, segment_path, writers
@@ -27,12 +30,14 @@ class LogReader:
         self._followed: dict[str, Segment] = {}
         self._turn = 0
 
-    def read(self, cursor: Cursor, limit: int = 10_000) -> tuple[list[Record], dict[str, Place]]:
-        """Read what is durable behind the cursor, without payloads, each writer's records in their order.
+    def read(
+        self, cursor: Cursor, limit: int = 10_000, *, with_payload: bool = False
+    ) -> tuple[list[Record], dict[str, Place]]:
+        """Read what is durable behind the cursor, each writer's records in their order.
 
         Whole frames are read until there are `limit` records, so there may be some more. Returns the records and the
         cursor behind them, at once when there is nothing new. Costs microseconds a writer, and what the new records
-        take.
+        take. With `with_payload`, a record whose payload is damaged comes without it.
 
         Raises:
             LogCorrupt: the next durable frame is damaged, or records are missing; `skip` gives the cursor behind it.
@@ -46,10 +51,12 @@ class LogReader:
         for writer in names[first:] + names[:first]:
             if len(found) >= limit:
                 break
-            self._follow(writer, moved, found, limit)
+            self._follow(writer, moved, found, limit, with_payload=with_payload)
         return found, moved
 
-    def _follow(self, writer: str, moved: dict[str, Place], found: list[Record], limit: int) -> None:
+    def _follow(
+        self, writer: str, moved: dict[str, Place], found: list[Record], limit: int, *, with_payload: bool
+    ) -> None:
         number, offset = moved.get(writer) or (next(iter(numbers(self._directory, writer)), 0), HEADER_BYTES)
         try:
             while (segment := self._segment(writer, number)) is not None:
@@ -58,7 +65,13 @@ class LogReader:
                     frame = segment.frame(offset, mark.end)
                     if frame is None:
                         raise segment.damage(offset, mark.end)
-                    found += [entry.record() for entry in frame.entries()]
+                    for entry in frame.entries():
+                        record = segment.record(entry)
+                        if with_payload:
+                            # Its header is good: the record is read on, and `verify` names what is damaged.
+                            with suppress(LogCorrupt):
+                                entry.complete(record, segment.body(entry))
+                        found.append(record)
                     offset = frame.start.end
                     moved[writer] = (number, offset)
                 if offset < mark.end or not self._succeeded(segment, mark):
@@ -116,12 +129,15 @@ class LogReader:
 
     def end(self) -> dict[str, Place]:
         """Return the cursor behind all that is durable now. Raises LogCorrupt."""
-        ends: dict[str, Place] = {}
-        for writer in writers(self._directory):
-            for number in numbers(self._directory, writer)[-1:]:
-                with Segment(self._directory, writer, number) as segment:
-                    ends[writer] = (number, segment.mark().end)
-        return ends
+        return end_of(self._directory).places
+
+    def follow(self, name: str, standing: Standing | None = None) -> Follower:
+        """Follow under a name, from its last commit on; from the beginning when there was none.
+
+        `standing` is where the follower stands by its own account, which then counts. Raises LogError.
+        """
+        known = standing or read_standing(self._directory, name) or Standing()
+        return Follower(self, self._directory, name, known)
 
     def find(self, prediction_id: str) -> Record | None:
         """Find one record, with its payload, by the time that its id tells.

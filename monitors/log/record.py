@@ -48,12 +48,14 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
 
     `time` is the admission in seconds since the epoch. `group` tells units apart without telling who they are (a keyed
     hash; None: the request stands alone). `signals` have one value a row. `timings` are milliseconds. `seq` is the
-    writer's gapless count, given when it is written. `payload` is None where it was not asked for, or was erased.
+    writer's gapless count, given when it is written; it and `writer` are known to readers. `payload` is None where it
+    was not asked for, or was erased.
     """
 
     schema: int = msgspec.field(default_factory=lambda: SCHEMA)
     id: str
     seq: int = -1
+    writer: str = ""
     kind: str
     time: float
     model: str

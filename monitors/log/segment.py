@@ -23,6 +23,7 @@ from monitors.log.frame import (
     decode_start,
     head_is_good,
 )
+from monitors.log.record import Record
 
 MAGIC = b"SNOWLOG1"
 HEADER = struct.Struct("<8sQQQQ32s8s64s")
@@ -36,6 +37,8 @@ MARK_READS_MAX = 1_000
 """A mark read while it is overwritten fails its sum; the next read, microseconds later, is good. After a thousand of
 them (some milliseconds) nobody is writing it: it is damaged."""
 SEARCH_BYTES = 1 << 20
+CURSORS = "cursors"
+"""The folder of those who follow; no writer's, and none can be called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ def writers(directory: Path) -> list[str]:
     """List the writers that have something in this log."""
     try:
         with os.scandir(directory) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
+            return sorted(entry.name for entry in entries if entry.is_dir() and entry.name != CURSORS)
     except FileNotFoundError:
         return []
 
@@ -215,6 +218,12 @@ class Segment:
         if not entry.body_is_good(body):
             raise LogCorrupt(self.path, self.writer, entry.seq, entry.body_offset, "damaged payload")
         return body
+
+    def record(self, entry: Entry) -> Record:
+        """Decode the record of an entry, without its payload."""
+        record = entry.record()
+        record.writer = self.writer
+        return record
 
     def close(self) -> None:
         """Close the file."""

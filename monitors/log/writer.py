@@ -25,6 +25,7 @@ from monitors.log.frame import MARKER_BYTES, Encoded, decode_start, encode_frame
 from monitors.log.record import Record, id_milliseconds
 from monitors.log.recovery import hold, recover_series
 from monitors.log.segment import (
+    CURSORS,
     HEADER_BYTES,
     Mark,
     SegmentHeader,
@@ -62,7 +63,7 @@ class SegmentWriter:
             OSError: the directory can't be written.
             ValueError: the name can't be a folder's, or is longer than 64 bytes.
         """
-        if NAME.fullmatch(name) is None:
+        if NAME.fullmatch(name) is None or name == CURSORS:
             raise ValueError(f"log writer {name[:80]!r}: expected up to 64 of A-Z a-z 0-9 _ . -, as in 'worker-0'")
         self._directory = directory
         self._name = name
