@@ -25,11 +25,11 @@ from bundles.home import Home
 from monitors import story
 from monitors.decisions import Decisions
 from monitors.desk import Desk
+from monitors.heard import Heard
 from monitors.incidents import Body
 from monitors.log.cursors import Standing, take_name
 from monitors.log.errors import LogCorrupt
 from monitors.log.reader import LogReader
-from monitors.log.record import Record
 from monitors.pages import Sender, rfc3339, wall_clock
 from monitors.signals import Shift, Watching
 from monitors.streams import Stream
@@ -135,8 +135,8 @@ class Monitor:
             self._next_checkpoint = now + CHECKPOINT_SECONDS
         return bool(records)
 
-    def _read(self) -> list[Record]:
-        records = self._follower.read(READ_RECORDS)
+    def _read(self) -> list[Heard]:
+        records = self._follower.read_as(Heard, READ_RECORDS)
         damage = self._follower.damage
         if damage is not None and str(damage) != self._damage:
             # Behind it the log goes on, now or when the writer begins a new segment.
