@@ -4,7 +4,7 @@ On disk a record is two msgpack maps: the header, with nothing in it that tells 
 which can be erased. Field names are the field's: the protocol's for tensors, OpenTelemetry's for the assignment.
 """
 
-from copy import copy
+from collections.abc import Callable
 from random import getrandbits
 from typing import Any
 
@@ -77,6 +77,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     payload: Payload | None = None
 
 
+shallow_copy: Callable[[Record], Record] = Record.__copy__  # type: ignore[attr-defined]
+"""As `copy.copy`, without its search for how: three times as fast."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode_header = msgspec.msgpack.Decoder(Record).decode
 _decode_payload = msgspec.msgpack.Decoder(Payload).decode
@@ -90,7 +92,7 @@ def encode(record: Record) -> tuple[bytes, bytes]:
             of more than 64 bits.
     """
     # A shallow copy, because the one who appended the record may be looking at it.
-    header = copy(record)
+    header = shallow_copy(record)
     header.payload = None
     return _encode(header), b"" if record.payload is None else _encode(record.payload)
 
