@@ -11,6 +11,8 @@
  *
  *   slow     fdatasync takes 40 ms more
  *   stall    fdatasync waits until the file is gone; beside it, FAULT_FILE.met says that one does
+ *   broken   fdatasync fails, without syncing
+ *   full     a write of a frame fails, and writes nothing
  *   nosync   fdatasync and fsync of anything say that all is well, and sync nothing
  */
 #define _GNU_SOURCE
@@ -59,7 +61,7 @@ int fdatasync(int file) {
     if (!real) real = dlsym(RTLD_NEXT, "fdatasync");
     if (ordered("nosync")) return 0;
     if (getenv("FAULT_FILE") && is_segment(file)) {
-        if (once("eio")) {
+        if (ordered("broken") || once("eio")) {
             errno = EIO;
             return -1;
         }
@@ -81,7 +83,7 @@ ssize_t pwrite64(int file, const void *data, size_t size, off64_t offset) {
     if (offset >= FRAMES_FROM && getenv("FAULT_FILE") && is_segment(file)) {
         if (once("short")) return real(file, data, size / 2, offset);
         if (once("lie")) return real(file, data, size / 2, offset) < 0 ? -1 : (ssize_t)size;
-        if (once("enospc")) {
+        if (ordered("full") || once("enospc")) {
             errno = ENOSPC;
             return -1;
         }
