@@ -59,11 +59,11 @@ def test_a_write_or_a_sync_fails(
     for _ in range(rounds(5)):
         traffic(load, 10)
         moment(chance, 0.1)
-        count = len(load.refused)
         order.write_text(fault)
         wait_until(lambda: not order.exists(), what="a frame that meets the fault")
-        wait_until(partial(refused_more, load, count, 1), what="a call that is refused for it")
         figures.rounds += 1
+    # Not each time: a worker that has failed and is called by nobody tries the disk by itself.
+    assert load.refused
     conclude(gateway, home, load, figures, start, chance)
 
 
