@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from bundles.schema import TensorSpec
 from gateway.admission import Admission
 from gateway.errors import InferenceError, Unavailable
 from gateway.extension_routes import extension_routes
@@ -183,12 +184,20 @@ def _error(status: int, message: str, headers: Any = None) -> JSONResponse:
 def _metadata(predictor: Predictor, name: str, version: str | None) -> dict[str, Any]:
     served = predictor.table.model(name).named(version)
     tensors = {
-        side: [{"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in specs]
+        side: [_tensor(one) for one in specs]
         for side, specs in (("inputs", served.schema.inputs), ("outputs", served.schema.outputs))
     }
     versions = sorted(predictor.table.model(name).versions, key=lambda one: (len(one), one))
     parameters = {"engine": served.engine}
     return {"name": name, "versions": versions, "platform": served.platform, **tensors, "parameters": parameters}
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    """A tensor as the protocol has it; what an element is stands in `parameters`, as in MLServer."""
+    described: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+    if spec.content_type is not None:
+        described["parameters"] = {"content_type": spec.content_type}
+    return described
 
 
 def _ready(predictor: Predictor, name: str, version: str | None) -> dict[str, Any]:

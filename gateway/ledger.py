@@ -21,6 +21,7 @@ from typing import Any
 
 from gateway.errors import Unavailable
 from gateway.metrics import WorkerMetrics
+from gateway.settings import LogSettings
 from gateway.steps import Step
 from monitors.log.errors import LogFull, RecordUnwritable
 from monitors.log.record import Record
@@ -37,13 +38,19 @@ DONE.complete()
 class Ledger:
     """Appends records and says when they are durable."""
 
-    def __init__(self, directory: Path, name: str, segment_bytes: int) -> None:
+    def __init__(self, directory: Path, name: str, settings: LogSettings) -> None:
         self.failing: str | None = None
         """Why the log can't be written; None while it can."""
         self._loop = asyncio.get_running_loop()
         self._gathered: list[tuple[Record, Any]] = []
         self._thread = get_ident()
-        self._writer = SegmentWriter(directory, name, self._on_durable, segment_bytes=segment_bytes)
+        self._writer = SegmentWriter(
+            directory,
+            name,
+            self._on_durable,
+            segment_bytes=settings.segment_bytes,
+            inline_bytes_max=settings.inline_bytes_max,
+        )
 
     def append(self, record: Record, *, lone: bool) -> Step:
         """Queue a record. The step completes when the record is on stable storage, or raises `Unavailable`.
@@ -114,24 +121,15 @@ class AsyncLedger(Ledger):
     written again. In the place of a step such a record is its own token.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        name: str,
-        segment_bytes: int,
-        *,
-        metrics: WorkerMetrics,
-        loss_seconds: float,
-        loss_records: int,
-    ) -> None:
+    def __init__(self, directory: Path, name: str, settings: LogSettings, metrics: WorkerMetrics) -> None:
         self._metrics = metrics
-        self._loss_seconds = loss_seconds
-        self._loss_records = loss_records
+        self._loss_seconds = settings.loss_seconds
+        self._loss_records = settings.loss_records
         self._undurable: dict[str, float] = {}
         """When each call went on, by its id, the oldest first."""
         self._oldest = inf
         self._closing = False
-        super().__init__(directory, name, segment_bytes)
+        super().__init__(directory, name, settings)
 
     def append(self, record: Record, *, lone: bool) -> Step:
         """As `Ledger.append`; the step is complete already while little enough can be lost."""

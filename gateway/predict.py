@@ -2,12 +2,12 @@
 
 Every call ends in exactly one answer and one record, in this order: the record is on disk before the answer leaves, or
 handed to the log where `durability = "async"` says so. That holds for refused calls as well, so that a client's mistake
-can be found again at three in the morning. Where the log can't be written, the call is refused, or answered with a word
-that it is not logged, as its model's operator chose.
+can be found again at three in the morning; but for those of which not even the model is known, which are counted
+(`unknown`). Where the log can't be written, the call is refused, or answered with a word that it is not logged, as its
+model's operator chose.
 """
 
 from collections.abc import Callable
-from hashlib import blake2b
 from random import random
 from time import perf_counter_ns
 
@@ -17,11 +17,13 @@ from gateway.batching import Computed
 from gateway.call import Answer, Arrived, Call
 from gateway.call_lines import CallLines
 from gateway.errors import BadCall, ClientGone, InferenceError, Unavailable
+from gateway.keys import unit_hash
 from gateway.ledger import Ledger
 from gateway.metrics import WorkerMetrics
 from gateway.schema import shown
 from gateway.table import Model, Placed, Table
 from gateway.tracing import Finished, Trace, Tracing
+from gateway.unknown import UnknownRefusals
 from monitors.log.record import Payload, Record, new_id, shallow_copy
 
 NO_CALL = Call([])
@@ -59,6 +61,7 @@ class Predictor:
         self.draining = False
         self._open = 0
         """Calls that have no answer yet."""
+        self.unknown = UnknownRefusals(ledger)
         self._ledger = ledger
         self._metrics = metrics
         self._tracing = tracing
@@ -87,6 +90,7 @@ class Predictor:
         progress = _Progress(trace)
         try:
             if arrived.refused is not None:
+                progress.model = None if arrived.refused.stranger else self.table.models.get(arrived.model)
                 raise arrived.refused
             model = progress.model = self.table.model(arrived.model)
             placed = progress.placed = model.place(arrived.version, arrived.unit, random())
@@ -109,11 +113,14 @@ class Predictor:
             failure.__cause__ = error
             status = failure.status
         if failure is not None:
+            if progress.model is None:
+                prediction_id = self.unknown.count(failure)
             body, json_length = wire.refuse(failure, prediction_id), None
         record = self._record(prediction_id, arrived, progress, status, failure)
         logged = True
         try:
-            await self._ledger.append(record, lone=self._open == 1)
+            if progress.model is not None:
+                await self._ledger.append(record, lone=self._open == 1)
         except Unavailable as error:
             logged = False
             if not (self._serves_unlogged if progress.placed is None else progress.placed.served.serves_unlogged):
@@ -156,6 +163,7 @@ class Predictor:
         record = _blank(arrived, progress)
         record.id = prediction_id
         record.time = arrived.admitted_ns / 1e9
+        record.endpoint = arrived.wire.operation
         record.rows = progress.rows
         record.timings = timings
         payload = record.payload = Payload(
@@ -175,14 +183,13 @@ class Predictor:
             record.kind, record.status, record.error_type = "refused", status, failure.error_type
             payload.error = failure.message
         if arrived.unit is not None:
-            record.group = self._group(arrived.unit)
+            record.group = unit_hash(arrived.unit, self._unit_key)
         if trace is not None:
             record.trace_id, record.span_id = trace.trace_id, trace.span_id
+        if progress.model is not None and progress.model.keeping is not None:
+            placed = progress.placed
+            progress.model.keeping.apply(record, frozenset() if placed is None else placed.served.schema.json_inputs)
         return record
-
-    def _group(self, unit: str) -> int:
-        """A keyed hash: the monitor can tell units apart, and without the key nobody can tell who they are."""
-        return int.from_bytes(blake2b(unit.encode(), key=self._unit_key, digest_size=7).digest(), "little")
 
 
 def _blank(arrived: Arrived, progress: _Progress) -> Record:

@@ -29,7 +29,10 @@ Engine = Literal["auto", "eager", "onnxruntime", "channels-last", "frozen", "fro
 
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda:\d{1,3})$")]
 # A variable holds one text: cuda:0,cuda:1.
-Devices = Annotated[list[Device], BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)]
+BY_COMMAS = BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)
+Devices = Annotated[list[Device], BY_COMMAS]
+Names = Annotated[tuple[str, ...], BY_COMMAS]
+Paths = Annotated[tuple[Annotated[str, Field(pattern=r"^\$[.\[]")], ...], BY_COMMAS]
 
 
 class SettingsError(Exception):
@@ -126,7 +129,7 @@ class RunnerSettings(Section):
 
 
 class LogSettings(Section):
-    """The prediction log."""
+    """The prediction log: what is promised of it, and what of the calls it keeps."""
 
     segment_bytes: int = Field(
         default=64 * 1024 * 1024, ge=1024 * 1024, description="A segment is closed at this size."
@@ -143,12 +146,34 @@ class LogSettings(Section):
     on_failure: Literal["refuse", "serve"] = Field(
         default="refuse", description="While the log can't be written: refuse calls, or answer them unlogged (serve)."
     )
+    checkpoint_seconds: float = Field(
+        default=5.0, ge=0.1, le=3600, description="How often it is signed how far the log has come."
+    )
+    inline_bytes_max: int = Field(
+        default=1024 * 1024, ge=4096, description="A larger tensor lies in a file of its own, the same one only once."
+    )
+    payload_rate: float = Field(
+        default=1.0, ge=0, le=1, description="Share of the predictions whose tensors and parameters are kept."
+    )
+    redact_tensors: Names = Field(default=(), description="Inputs and outputs, by name, whose bytes are never written.")
+    redact_parameters: Names = Field(default=(), description="Parameters of calls whose values are never written.")
+    redact_json: Paths = Field(
+        default=(), description="JSON paths, such as $.person.name, taken out of inputs that are declared as JSON."
+    )
+    units: Literal["clear", "hashed"] = Field(
+        default="clear", description="Whether payloads hold the unit's name; records always hold its keyed hash."
+    )
 
 
 class ModelLogSettings(Section):
     """What is different for the records of one model; what is left out is as under `[log]`."""
 
     on_failure: Literal["refuse", "serve"] | None = Field(default=None, description="As log.on_failure.")
+    payload_rate: float | None = Field(default=None, ge=0, le=1, description="As log.payload_rate.")
+    redact_tensors: Names | None = Field(default=None, description="As log.redact_tensors.")
+    redact_parameters: Names | None = Field(default=None, description="As log.redact_parameters.")
+    redact_json: Paths | None = Field(default=None, description="As log.redact_json.")
+    units: Literal["clear", "hashed"] | None = Field(default=None, description="As log.units.")
 
 
 class ModelSettings(Section):

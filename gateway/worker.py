@@ -34,6 +34,8 @@ from gateway.extensions import Extensions
 from gateway.grpc.limits import Limits
 from gateway.grpc.server import GrpcServer
 from gateway.head import LaneSettings
+from gateway.keeping import Keeping
+from gateway.keys import read_unit_key
 from gateway.lane import lane_protocol
 from gateway.ledger import AsyncLedger, Ledger
 from gateway.lineage import die_with
@@ -42,7 +44,7 @@ from gateway.predict import Predictor
 from gateway.questions import Questions
 from gateway.routing import Route
 from gateway.schema import Schema
-from gateway.settings import SettingsError
+from gateway.settings import LogSettings, SettingsError
 from gateway.table import Model, Served, Table
 from gateway.tracing import Exporter, Tracing
 from gateway.worker_settings import WorkerSettings
@@ -75,12 +77,14 @@ class Worker:
             self.tracing,
             CallLines(access=settings.access_lines),
             timeout_seconds=settings.timeout_seconds,
-            unit_key=bytes.fromhex(Path(settings.unit_key_file).read_text()),
+            unit_key=read_unit_key(Path(settings.unit_key_file)),
             serves_unlogged=settings.log["on_failure"] == "serve",
         )
         self.questions = Questions(channel)
         self.extensions = Extensions(self.predictor, self.questions, self.send_metrics, changes=settings.repository_api)
         self.supplied = asyncio.Event()
+        self._keeping = Keeping.of(LogSettings(**settings.log))
+        self._own_keeping = {model: Keeping.of(LogSettings(**one)) for model, one in settings.models_log.items()}
         self._queues: dict[str, RunnerQueue] = {}
         self._retiring: list[RunnerQueue] = []
         self._revision = 0
@@ -108,7 +112,8 @@ class Worker:
         models = {}
         for name, entry in wanted["models"].items():
             versions = {one.version: one for one in served.values() if one.model == name}
-            models[name] = Model(name, Route.parse(entry["route"], entry["revision"]), versions)
+            keeping = self._own_keeping.get(name, self._keeping)
+            models[name] = Model(name, Route.parse(entry["route"], entry["revision"]), versions, keeping)
         self.predictor.table = Table(wanted["revision"], models)
         for digest in self._queues.keys() - wanted["runners"].keys():
             queue = self._queues.pop(digest)
@@ -161,17 +166,8 @@ class Worker:
 
 
 def _ledger(name: str, settings: WorkerSettings, metrics: WorkerMetrics) -> Ledger:
-    directory, log = Path(settings.log_directory), settings.log
-    if log["durability"] == "commit":
-        return Ledger(directory, name, log["segment_bytes"])
-    return AsyncLedger(
-        directory,
-        name,
-        log["segment_bytes"],
-        metrics=metrics,
-        loss_seconds=log["loss_seconds"],
-        loss_records=log["loss_records"],
-    )
+    directory, log = Path(settings.log_directory), LogSettings(**settings.log)
+    return Ledger(directory, name, log) if log.durability == "commit" else AsyncLedger(directory, name, log, metrics)
 
 
 def _exporter(name: str, settings: WorkerSettings, metrics: WorkerMetrics) -> Exporter | None:
@@ -243,6 +239,7 @@ async def serve(
     await server.serve(sockets=[listening])
     await grpc_server.drained()
     reporting.cancel()
+    worker.predictor.unknown.flush()
     worker.ledger.close()
     worker.tracing.close(FLUSH_SECONDS)
     await asyncio.sleep(0)  # The last calls of the log's thread are still to be resumed.

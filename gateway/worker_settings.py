@@ -15,6 +15,7 @@ class WorkerSettings:
 
     log_directory: str
     log: dict[str, Any]
+    models_log: dict[str, dict[str, Any]]
     unit_header: str
     unit_key_file: str
     body_bytes_max: int
@@ -47,6 +48,7 @@ def worker_settings(home: Home, settings: Settings, name: str) -> WorkerSettings
     return WorkerSettings(
         log_directory=str(home.log),
         log=log,
+        models_log={name: settings.log_of(name).model_dump() for name in settings.models},
         unit_header=server.unit_header,
         unit_key_file=str(unit_key_file(home)),
         body_bytes_max=server.max_body_bytes,

@@ -78,12 +78,18 @@ class Service:
         return _response("RepositoryIndex", models=await self._extensions.index(ready=request.ready))
 
     async def _repository_model_load(self, request: Any) -> Any:
-        await self._extensions.load(request.model_name, parameter_values(request.parameters))
+        await self._extensions.load(_model_name(request), parameter_values(request.parameters))
         return _response("RepositoryModelLoad")
 
     async def _repository_model_unload(self, request: Any) -> Any:
-        await self._extensions.unload(request.model_name, parameter_values(request.parameters))
+        await self._extensions.unload(_model_name(request), parameter_values(request.parameters))
         return _response("RepositoryModelUnload")
+
+
+def _model_name(request: Any) -> str:
+    """Return the model's name; KServe's message has it alone, where Triton's has the repository's."""
+    name: str = request.model_name or request.repository_name
+    return name
 
 
 def _response(method: str, /, **fields: Any) -> Any:

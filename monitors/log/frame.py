@@ -79,7 +79,9 @@ class Entry:
 
     def complete(self, record: Record, body: bytes) -> None:
         """Give a record its payload, unless it was erased."""
-        if len(body) > SALT_BYTES and body != erased_body(len(body)):
+        if body == erased_body(len(body)):
+            record.payload_state = "erased"
+        elif len(body) > SALT_BYTES:
             record.payload = records.decode_payload(memoryview(body)[SALT_BYTES:])
 
 
@@ -93,10 +95,6 @@ class Frame:
     def digest(self) -> bytes:
         """What the next frame calls `previous`."""
         return sha256(self.head).digest()
-
-    def records(self) -> list[Record]:
-        """Decode all headers; the payloads stay None."""
-        return [entry.record() for entry in self.entries()]
 
     def decoded(self, decode: Callable[[bytes], list[Form]]) -> list[Form]:
         """Decode all headers at one stroke: `decode` takes a msgpack array of them."""

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from gateway.errors import Unavailable
 from gateway.ledger import AsyncLedger, Ledger
 from gateway.metrics import WorkerMetrics
+from gateway.settings import LogSettings
 from gateway.steps import Step
 from monitors.log.record import Record
 from tests.monitors.log.logbook import ids_read, record
@@ -37,10 +38,10 @@ def full_disk() -> Iterator[None]:
 class Held(AsyncLedger):
     """A ledger whose writer's thread can be held up where a slow disk would hold it up."""
 
-    def __init__(self, *arguments: Any, **limits: Any) -> None:
+    def __init__(self, *arguments: Any) -> None:
         self.gate = threading.Event()
         self.gate.set()
-        super().__init__(*arguments, **limits)
+        super().__init__(*arguments)
 
     def _on_durable(self, tokens: list[Any], error: OSError | None) -> None:
         self.gate.wait(SECONDS)
@@ -57,7 +58,8 @@ async def until(true: Callable[[], bool]) -> None:
 def loose(folder: Path, *, seconds: float = 60.0, records: int = 1_000) -> tuple[Held, WorkerMetrics]:
     """Open a ledger that lets calls go on."""
     metrics = WorkerMetrics(CollectorRegistry())
-    return Held(folder, "w0", 1 << 20, metrics=metrics, loss_seconds=seconds, loss_records=records), metrics
+    settings = LogSettings(segment_bytes=1 << 20, loss_seconds=seconds, loss_records=records)
+    return Held(folder, "w0", settings, metrics), metrics
 
 
 def outcome(step: Step) -> Any:
@@ -70,7 +72,7 @@ def test_commit_waits_for_the_disk(tmp_path: Path) -> None:
     """A record is on disk when its step completes; one that is alone in one turn of the loop as well."""
 
     async def run() -> None:
-        ledger = Ledger(tmp_path, "w0", 1 << 20)
+        ledger = Ledger(tmp_path, "w0", LogSettings())
         several = [record() for _ in range(3)]
         steps = [ledger.append(one, lone=False) for one in several]
         assert not any(step.done for step in steps)
@@ -137,7 +139,7 @@ def test_a_full_disk_refuses_at_once_until_it_has_room(tmp_path: Path) -> None:
     """The first record's step raises, the next ones are not even taken; with room again the ledger hears by itself."""
 
     async def run() -> None:
-        ledger = Ledger(tmp_path, "w0", 1 << 20)
+        ledger = Ledger(tmp_path, "w0", LogSettings())
         with full_disk():
             step = ledger.append(record(), lone=False)
             await until(lambda: step.done)
