@@ -27,9 +27,9 @@ from gateway.channel import Channel
 from gateway.children import Child
 from gateway.keys import key_digests, unit_key_file
 from gateway.logs import logging_configuration
-from gateway.metrics_page import engines
 from gateway.reconcile import Actual, Bundle, Decision, Desired, decide
 from gateway.runner import Runner
+from gateway.runner_figures import runner_families
 from gateway.runners import Outages, Runners
 from gateway.settings import Settings
 from gateway.totals import Totals
@@ -116,8 +116,8 @@ class Control:
         return all(self._applied.get(name) == self._table["revision"] for name in self._workers)
 
     def families(self) -> Iterable[Metric]:
-        """Return all that the workers have counted, added up, and what runs the versions that they serve."""
-        return [*self.totals.families(), engines(self._table["runners"].values())]
+        """Return all that the workers have counted, added up, and how the runners are."""
+        return [*self.totals.families(), *runner_families(self._runners.figures(self._version))]
 
     def _worker_command(self, name: str) -> Callable[[], tuple[list[str], list[int]]]:
         server = self.settings.server
