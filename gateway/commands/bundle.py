@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from bundles.garbage import collect
 from bundles.home import Home
 from bundles.loading import check_trust
 from bundles.packing import pack as pack_bundle
@@ -116,7 +117,7 @@ def _tell_engines(found: list[dict[str, Any]]) -> None:
         facts([("machine", place), ("packages", machine["packages"]), ("tried", one["time"]), ("chosen", chosen)])
         sizes = list(dict.fromkeys(size for each in one["outcomes"] for size in each.get("microseconds_per_row", {})))
         columns: list[Column] = [("engine", lambda row: row["engine"])]
-        columns += [(f"µs a row of {size}", _time_of(size)) for size in sizes]
+        columns += [(f"microseconds a row of {size}", _time_of(size)) for size in sizes]
         columns += [("difference", lambda row: row.get("largest_difference")), ("error", lambda row: row.get("error"))]
         table(one["outcomes"], columns)
 
@@ -143,6 +144,31 @@ def verify(home: Path, output: str, reference: str) -> None:
     signer = check_trust(store, digest, opened.keys())
     result = {"digest": digest, "model": model, "version": version, "intact": True, "signed_by": signer}
     show(result, output, name="digest", tell=lambda one: facts(list(one.items())))
+
+
+@bundle.command()
+@home_option
+@output_option
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+def gc(home: Path, output: str, dry_run: bool) -> None:
+    """Remove what nothing refers to: environments that no bundle names, and what a gateway that was killed unpacked.
+
+    Safe beside a running gateway. Environments of the last day are left.
+
+    \b
+    Examples:
+      snowgate bundle gc --dry-run
+      snowgate bundle gc
+    """
+    found = collect(existing_home(home), remove=not dry_run)
+    rows = [{"path": str(one.path), "kind": one.kind, "size_bytes": one.size_bytes} for one in found]
+    columns: list[Column] = [
+        ("path", lambda one: one["path"]),
+        ("kind", lambda one: one["kind"]),
+        ("bytes", lambda one: f"{one['size_bytes']:,}"),
+    ]
+    show(rows, output, columns=columns, name="path")
+    progress(f"{sum(one['size_bytes'] for one in rows):,} bytes {'would be' if dry_run else 'are'} free again")
 
 
 @bundle.command()

@@ -80,7 +80,7 @@ def test_the_log_has_both_sides_of_the_model_and_its_engine(
     assert gateway.get("/v2/models/orders")[1]["parameters"] == {"engine": shown["engine"]}
     _code, table, _err = run(capsys, "bundle", "engines", "orders@1", "--home", str(home.path))
     assert f"{tried['engine']}: " in table
-    assert "µS A ROW OF 1" in table
+    assert "MICROSECONDS A ROW OF 1" in table
     # What is forgotten changes nothing for runners that are up; those that are loaded later find nothing, and try.
     assert gateway.snowgate("bundle", "engines", "orders@1", "--again", "--reason", "it was busy") == [tried]
     assert gateway.snowgate("bundle", "engines", "orders@1") == []
