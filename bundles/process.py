@@ -22,6 +22,7 @@ from bundles.errors import RunnerFailed, RunnerGone
 from bundles.runner import frames
 from bundles.runner.engines import CPU, EAGER
 from bundles.runner.golden import worst_of
+from bundles.runner.rows import unpacked
 
 Array = np.ndarray[Any, Any]
 RUNNER = Path(__file__).parent / "runner"
@@ -140,7 +141,8 @@ class RunnerConnection:
             raise RunnerFailed(msg)
         parts = frames.parts(answer, body)
         outputs = {spec["name"]: frames.to_array(spec, data) for spec, data in parts["outputs"]}
-        return outputs, frames.signals(parts["signals"])
+        [(spec, data)] = parts["signals"]
+        return outputs, unpacked(spec["fields"], frames.to_array(spec, data))
 
     def _receive(self, expected_id: int) -> tuple[dict[str, Any], memoryview]:
         while True:

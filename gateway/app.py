@@ -24,7 +24,9 @@ from bundles.home import Home
 from gateway.admin import create_app
 from gateway.answers import Answers
 from gateway.audit import now
+from gateway.checkpoints import Checkpoints
 from gateway.control import Control
+from gateway.keeping import Keeping
 from gateway.keys import key_digests
 from gateway.logs import logging_configuration
 from gateway.operations import Operations
@@ -61,11 +63,13 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
     """Serve a home until SIGTERM or SIGINT; `on_ready` is called when every deployment has gone as far as it can.
 
     Raises:
-        SettingsError: another address than loopback without keys; a port that is in use; tracing without its extra.
+        SettingsError: another address than loopback without keys; a port that is in use; tracing without its extra;
+            redaction without its extra, or by a path that is none.
         HomeError: the home can't be written, or is served already.
     """
     check_exposure(settings)
     check_tracing(settings)
+    check_keeping(settings)
     home.make()
     with ExitStack() as files:
         files.enter_context(home.lock())
@@ -87,6 +91,7 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
                 asyncio.get_running_loop().add_signal_handler(number, ending.set)
             serving = asyncio.create_task(server.serve(sockets=[admin]))
             processes.push_async_callback(_end_admin, app, server, serving)
+            processes.push_async_callback(Checkpoints(home, state, settings.log.checkpoint_seconds).close)
             control.start(monitor_command(home, settings, addresses), _answers(operations, control, settings))
             processes.push_async_callback(control.stop)
             await _until_ready(control, ending)
@@ -132,6 +137,12 @@ def check_tracing(settings: Settings) -> None:
     except PackageNotFoundError as error:
         msg = f"tracing.endpoint = {settings.tracing.endpoint}: needs an extra, pip install 'snowgate[otel]'"
         raise SettingsError(msg) from error
+
+
+def check_keeping(settings: Settings) -> None:
+    """Refuse a rule for what the log keeps that the workers could not follow. Raises SettingsError."""
+    for log_settings in (settings.log, *map(settings.log_of, settings.models)):
+        Keeping.of(log_settings)
 
 
 def _check_key_file(settings: Settings) -> None:

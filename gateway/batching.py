@@ -14,33 +14,35 @@ killed it takes no mates along; a call whose second replica dies too, or for whi
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import count
 from math import prod
 from time import perf_counter_ns
 from typing import Any
 
-import numpy as np
+import msgspec
+from msgspec import Raw
 
 from bundles.runner import frames
+from bundles.runner.rows import unpacked
 from gateway.errors import BadInput, ClientGone, ModelFailed, TimedOut, Unavailable
 from gateway.replica import Replica
 from gateway.schema import Key, Schema
 from gateway.steps import Step
-from monitors.log.record import Tensor
+from monitors.log.record import Signals, Tensor
 
 IN_FLIGHT_FRAMES = 2
 """One that is computed and one that is in the socket: the runner never waits for the worker's next turn."""
+LENGTH_BYTES = 4
+"""Before each element of a BYTES tensor."""
 SWEEP_SECONDS = 0.05
 """How often deadlines are looked at; a timer a call would cost more than the whole queue."""
 
 
-@dataclass(slots=True)
-class Computed:
+class Computed(msgspec.Struct, gc=False):
     """What the runner made of one call: its own rows of the batch."""
 
     outputs: list[Tensor]
-    signals: dict[str, list[Any]]
+    signals: Signals
     queue_ns: int
     compute_ns: int
     batch_rows: int
@@ -257,12 +259,7 @@ class RunnerQueue:
         received = perf_counter_ns()
         parts = frames.parts(header, body)
         rows = header["rows"]
-        # Calls of one row are the rule; each then takes a list that is there, in place of cutting one out.
-        single = rows == len(batch)
-        signals = {
-            name: _readable(values.reshape(-1, 1) if single else values)
-            for name, values in frames.signals(parts["signals"]).items()
-        }
+        signals = _signals(parts["signals"], rows, single=rows == len(batch))
         sides = [
             [(spec, data, _row_slices(spec, data, rows)) for spec, data in parts[side]]
             for side in ("outputs", "model_inputs", "model_outputs")
@@ -271,12 +268,10 @@ class RunnerQueue:
         for one in batch:
             last = first + one.rows
             outputs, seen, said = [self._own(side, first, last) if side else [] for side in sides]
-            if single:
-                part = {name: values[first] for name, values in signals.items()}
-            else:
-                part = {name: values[first:last] for name, values in signals.items()}
             queue_ns, compute_ns, batch_rows = one.sent_ns - one.queued_ns, header["compute_ns"], header["batch_rows"]
-            one.complete(Computed(outputs, part, queue_ns, compute_ns, batch_rows, received, pid, seen, said))
+            one.complete(
+                Computed(outputs, signals(first, last), queue_ns, compute_ns, batch_rows, received, pid, seen, said)
+            )
             first = last
 
     def _own(self, side: list[Part], first: int, last: int) -> list[Tensor]:
@@ -366,9 +361,18 @@ def _row_slices(spec: dict[str, Any], data: memoryview, rows: int) -> Callable[[
     return edges.__getitem__
 
 
-def _readable(values: np.ndarray[Any, Any]) -> list[Any]:
-    """Return signals as lists; those that are text come as bytes."""
-    if values.dtype == object:
-        values = np.array([one.decode(errors="replace") for one in values.flat], dtype=object).reshape(values.shape)
-    found: list[Any] = values.tolist()
-    return found
+def _signals(tensors: list[tuple[dict[str, Any], memoryview]], rows: int, *, single: bool) -> Callable[[int, int], Any]:
+    """Return what gives a call its rows' signals, as its record takes them.
+
+    Calls of one row are the rule: a row goes into the record as it is.
+    """
+    if not tensors:
+        return lambda _first, _last: {}
+    [(spec, data)] = tensors
+    if not single:
+        columns = unpacked(spec["fields"], frames.to_array(spec, data))
+        values = {name: column.tolist() for name, column in columns.items()}
+        return lambda first, last: {name: column[first:last] for name, column in values.items()}
+    begins = LENGTH_BYTES if spec["datatype"] == "BYTES" else 0
+    edges = _row_slices(spec, data, rows)
+    return lambda first, last: Raw(data[edges(first) + begins : edges(last)])

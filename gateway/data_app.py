@@ -17,6 +17,7 @@ from gateway.extensions import Extensions
 from gateway.head import HEALTH_PATHS
 from gateway.openapi import data_plane
 from gateway.predict import Predictor
+from gateway.readiness import why_not_ready, why_version_not_ready
 
 LANE_PATHS = (
     "/v2/models/{name}/infer",
@@ -148,8 +149,8 @@ def _health(app: FastAPI, predictor: Predictor) -> None:
     @app.get("/readyz")
     @app.get("/v2/health/ready")
     async def ready() -> JSONResponse:
-        if predictor.draining or not predictor.table.ready:
-            why = "draining" if predictor.draining else "no model is loaded, or a stable version's runner is starting"
+        why = why_not_ready(predictor)
+        if why is not None:
             return JSONResponse({"live": True, "ready": False, "error": f"not ready: {why}"}, 503)
         return JSONResponse({"live": True, "ready": True})
 
@@ -201,7 +202,7 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
 
 def _ready(predictor: Predictor, name: str, version: str | None) -> dict[str, Any]:
     served = predictor.table.model(name).named(version)
-    if not served.queue.connected:
-        msg = f"model '{name}' version '{served.version}' is not ready: its runner is starting again"
-        raise Unavailable(msg)
+    why = why_version_not_ready(predictor, served)
+    if why is not None:
+        raise Unavailable(f"model '{name}' version '{served.version}' is not ready: {why}")
     return {"name": name, "ready": True}

@@ -162,7 +162,7 @@ def _joined(leaves: Sequence[bytes]) -> bytes:
 def _column(tensor: Tensor, source: Source) -> list[Any]:
     """Return an output row by row."""
     try:
-        flat = _texts(tensor) if tensor.datatype == "BYTES" else json_data(tensor)
+        flat = _texts(tensor) if tensor.datatype == "BYTES" else list(json_data(tensor))
     except ModelFailed as error:
         way = f"/v2/models/{source.model}/infer"
         raise ModelFailed(f"{error.message}, which this protocol can't say; call {way}") from None

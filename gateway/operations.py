@@ -345,7 +345,15 @@ class Operations:
     def overview(self, traffic: Traffic | None = None) -> dict[str, Any]:
         """Return all that the console shows; without `traffic`, rates are null."""
         monitor = self._state.get("monitor/status")
-        return overview_json(now(), self.rollouts(), monitor.body if monitor else None, self.incidents(), traffic)
+        checkpoint = self._state.get("log/checkpoint")
+        return overview_json(
+            now(),
+            self.rollouts(),
+            monitor.body if monitor else None,
+            self.incidents(),
+            traffic,
+            checkpoint.body if checkpoint else None,
+        )
 
     def _resolve(self, reference: str) -> tuple[str, str, str]:
         try:

@@ -8,10 +8,10 @@ multiplied or allocated.
 Source: the protocol's `inference_rest.md`, and Triton's `extension_binary_data.md` for the extension.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from math import isfinite, prod
 from struct import error as StructError  # noqa: N812 - a class, whatever its module calls it
-from struct import pack, unpack
 from typing import Any
 
 import numpy as np
@@ -22,29 +22,11 @@ from gateway.call import Arrived, Call, Source
 from gateway.errors import BadCall, InferenceError, ModelFailed
 from gateway.raw_binary import decode_raw
 from gateway.schema import Schema, WantedOutput, kind, shown
+from gateway.usual import DIMENSIONS_MAX, TENSORS_MAX, decode_usual, numbers
 from monitors.log.record import Tensor
 
-FORMATS = {
-    "BOOL": "?",
-    "UINT8": "B",
-    "UINT16": "H",
-    "UINT32": "I",
-    "UINT64": "Q",
-    "INT8": "b",
-    "INT16": "h",
-    "INT32": "i",
-    "INT64": "q",
-    "FP32": "f",
-    "FP64": "d",
-}
-"""The letters of `struct` for the datatypes that JSON can carry."""
 BINARY_ONLY = frozenset({"FP16", "BF16"})
 """JSON has no agreed form for these; the protocol's text calls it problematic and so it is refused."""
-
-TENSORS_MAX = 1_024
-"""Inputs or outputs of one call: models have some, and a body of 64 MiB could name millions, each looked at here."""
-DIMENSIONS_MAX = 64
-"""As numpy has it. The product of a million sizes is a number of megabytes, and takes minutes to compute."""
 
 
 class OpenInference:
@@ -62,12 +44,7 @@ class OpenInference:
         self, call: Call, outputs: Sequence[Tensor], source: Source, prediction_id: str
     ) -> tuple[bytes, int | None]:
         """As `Wire.encode`."""
-        parameters = {
-            "snowgate_prediction_id": prediction_id,
-            "snowgate_bundle": source.digest,
-            "snowgate_variant": source.variant,
-        }
-        return encode(call, outputs, model=source.model, version=source.version, parameters=parameters)
+        return encode(call, outputs, source, prediction_id)
 
     def refuse(self, error: InferenceError, prediction_id: str) -> bytes:
         """The protocol's own error body, and the id under which the refusal is in the log."""
@@ -88,6 +65,13 @@ def decode(body: bytes | bytearray | memoryview, json_length: int | None) -> Cal
         msg = f"Inference-Header-Content-Length: {json_length}, expected at most {len(view)}, the length of the body"
         raise BadCall(msg)
     head = view if json_length is None else view[:json_length]
+    tail = view[len(head) :]
+    usual = decode_usual(head, tail)
+    return decode_with_care(head, tail) if usual is None else usual
+
+
+def decode_with_care(head: memoryview, tail: memoryview) -> Call:
+    """Decode any call, looking at each part, so as to say what is wrong with it. Raises BadCall."""
     try:
         document = orjson.loads(head)
     except orjson.JSONDecodeError as error:
@@ -96,14 +80,14 @@ def decode(body: bytes | bytearray | memoryview, json_length: int | None) -> Cal
     if not isinstance(document, dict):
         msg = f"body: {kind(document)}, expected an object with `inputs`"
         raise BadCall(msg)
-    # Most calls have none of the optional parts, and are not asked for them one by one.
-    call = Call(_decode_inputs(document, view[len(head) :]))
-    if len(document) > 1:
-        call.client_id = _client_id(document)
-        call.parameters = _parameters(document, "parameters")
-        call.outputs = tuple(_wanted(document))
-        call.binary_output = call.parameters.get("binary_data_output") is True
-    return call
+    parameters = _parameters(document, "parameters")
+    return Call(
+        _decode_inputs(document, tail),
+        client_id=_client_id(document),
+        parameters=parameters,
+        outputs=tuple(_wanted(document)),
+        binary_output=parameters.get("binary_data_output") is True,
+    )
 
 
 def _decode_inputs(document: dict[str, Any], tail: memoryview) -> list[Tensor]:
@@ -214,7 +198,7 @@ def json_bytes(name: str, datatype: str, shape: list[int], item: dict[str, Any])
     if array.ndim > 1 and list(array.shape) != shape:
         msg = f"{what}: data nested as {list(array.shape)}, expected a flat array or shape {shape}"
         raise BadCall(msg)
-    if array.dtype.kind in "fO" and DATATYPES[datatype][0].kind in "iu":
+    if array.size and array.dtype.kind in "fO" and DATATYPES[datatype][0].kind in "iu":
         # numpy makes floats of integers that no one type of its own holds, such as 0 beside 2^64 - 1.
         exact = np.array(data, dtype=object).ravel().tolist()
         if all(type(one) is int for one in exact):
@@ -232,7 +216,7 @@ def _packed(datatype: str, shape: list[int], data: list[Any]) -> bytes | None:
     if count != prod(shape) or not count or type(data[0]) not in (int, float):
         return None
     try:
-        return pack(f"<{count}{FORMATS[datatype]}", *data)
+        return numbers(datatype, count).pack(*data)
     except (StructError, OverflowError, KeyError):
         return None
 
@@ -330,33 +314,47 @@ def _wanted(document: dict[str, Any]) -> list[WantedOutput]:
     return wanted
 
 
-def encode(
-    call: Call, outputs: Sequence[Tensor], *, model: str, version: str, parameters: Mapping[str, str]
-) -> tuple[bytes, int | None]:
+def encode(call: Call, outputs: Sequence[Tensor], source: Source, prediction_id: str) -> tuple[bytes, int | None]:
     """Encode an answer: the body, and the length of its JSON part when binary tensors follow it.
 
     Raises:
         ModelFailed: an output can't be written in JSON (NaN, infinite, FP16, bytes that are not UTF-8).
     """
-    described: list[dict[str, Any]] = []
+    # Written piece by piece: most pieces are the same from call to call, and known by now.
+    described: list[bytes] = []
     tail: list[bytes] = []
     for tensor, binary in _chosen(call, outputs):
-        item: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
+        begin = _described_output(tensor.name, tensor.datatype, *tensor.shape)
         if binary:
-            item["parameters"] = {"binary_data_size": len(tensor.data)}
+            described.append(b'%b,"parameters":{"binary_data_size":%d}}' % (begin, len(tensor.data)))
             tail.append(tensor.data)
         else:
-            item["data"] = json_data(tensor)
-        described.append(item)
-    document: dict[str, Any] = {"model_name": model, "model_version": version}
-    if call.client_id is not None:
-        document["id"] = call.client_id
-    document["parameters"] = parameters
-    document["outputs"] = described
-    head = orjson.dumps(document)
+            described.append(b'%b,"data":%b}' % (begin, orjson.dumps(json_data(tensor))))
+    head = b'%b%b"parameters":{"snowgate_prediction_id":"%b",%b},"outputs":[%b]}' % (
+        _named(source.model, source.version),
+        b"" if call.client_id is None else b'"id":%b,' % orjson.dumps(call.client_id),
+        prediction_id.encode(),
+        _parameters_of(source.digest, source.variant),
+        b",".join(described),
+    )
     if not tail:
         return head, None
     return b"".join([head, *tail]), len(head)
+
+
+@lru_cache(maxsize=1024)
+def _named(model: str, version: str) -> bytes:
+    return b'{"model_name":%b,"model_version":%b,' % (orjson.dumps(model), orjson.dumps(version))
+
+
+@lru_cache(maxsize=1024)
+def _parameters_of(digest: str, variant: str) -> bytes:
+    return orjson.dumps({"snowgate_bundle": digest, "snowgate_variant": variant})[1:-1]
+
+
+@lru_cache(maxsize=1024)
+def _described_output(name: str, datatype: str, *shape: int) -> bytes:
+    return orjson.dumps({"name": name, "datatype": datatype, "shape": shape})[:-1]
 
 
 def _chosen(call: Call, outputs: Sequence[Tensor]) -> Iterable[tuple[Tensor, bool]]:
@@ -367,7 +365,7 @@ def _chosen(call: Call, outputs: Sequence[Tensor]) -> Iterable[tuple[Tensor, boo
     return [(by_name[one.name], call.binary_output if one.binary is None else one.binary) for one in call.outputs]
 
 
-def json_data(tensor: Tensor) -> list[Any]:
+def json_data(tensor: Tensor) -> Sequence[Any]:
     """Give a tensor's elements, flat, as JSON can carry them. Raises ModelFailed when it can't."""
     way_out = "expected values that JSON can carry; ask for this output with parameters.binary_data = true"
     if tensor.datatype == "BYTES":
@@ -379,7 +377,7 @@ def json_data(tensor: Tensor) -> list[Any]:
     if tensor.datatype in BINARY_ONLY:
         msg = f"output '{tensor.name}': {tensor.datatype}, {way_out}"
         raise ModelFailed(msg)
-    values = list(unpack(f"<{prod(tensor.shape)}{FORMATS[tensor.datatype]}", tensor.data))
+    values = numbers(tensor.datatype, prod(tensor.shape)).unpack(tensor.data)
     # One NaN or infinity makes a sum that is not finite. So can finite numbers; those are looked at one by one.
     if tensor.datatype in ("FP32", "FP64") and not isfinite(sum(values)) and not all(map(isfinite, values)):
         msg = f"output '{tensor.name}': NaN or infinity, {way_out}"

@@ -17,6 +17,7 @@ from .declared import Refused
 from .frames import describe, from_array
 from .loaders import Loaded
 from .model import Model
+from .rows import packed
 from .signals import of_inputs, of_outputs, widened
 
 Array = np.ndarray[Any, Any]
@@ -65,7 +66,7 @@ class Batches:
             tensors.append(("model_outputs", answered.model_outputs, around.model_outputs))
         said = answered.model_outputs | answered.outputs
         measured |= of_outputs(_numbers(said, self._measured), self._meanings)
-        blocks = _blocks(measured, rows)
+        fields, block = packed(measured, rows)
         spent = time.perf_counter_ns() - began
         answers: list[Answer] = []
         first = 0
@@ -77,26 +78,11 @@ class Batches:
                 found = [from_array(spec["name"], arrays[spec["name"]][part], spec["datatype"]) for spec in specs]
                 described.append((kind, tuple(spec for spec, _data in found)))
                 buffers += [data for _spec, data in found]
-            found = [from_array(names, block[:, part]) for names, block in blocks]
-            described.append(("signals", tuple(spec for spec, _data in found)))
-            buffers += [data for _spec, data in found]
+            spec, data = from_array(fields, block[part])
+            described.append(("signals", (spec,)))
+            buffers.append(data)
             answers.append(Answer(describe(frame.rows, tuple(described)), buffers, spent, rows))
         return answers
-
-
-def _blocks(measured: Mapping[str, Array], rows: int) -> list[tuple[tuple[str, ...], Array]]:
-    """Put signals together that travel alike: floats as FP32, whole numbers as INT64, text as BYTES."""
-    kinds: dict[str, list[str]] = {}
-    for name, values in measured.items():
-        kind = values.dtype.kind
-        kinds.setdefault("f4" if kind == "f" else "O" if kind in "OSU" else "i8", []).append(name)
-    blocks = []
-    for kind, names in kinds.items():
-        block = np.empty((len(names), rows), dtype=kind)
-        for position, name in enumerate(names):
-            block[position] = measured[name]
-        blocks.append((tuple(names), block))
-    return blocks
 
 
 def _numbers(arrays: Mapping[str, Array], specs: Sequence[Mapping[str, Any]]) -> Mapping[str, Array]:

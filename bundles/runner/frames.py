@@ -5,9 +5,9 @@
 The description is JSON, the body the bytes of the tensors that it describes, one after the other. A request's has
 `rows` and `inputs`; an answer's `rows`, `outputs`, `signals` and, where the bundle has functions of its own around the
 model, `model_inputs` and `model_outputs`; or `error` with `type`, `message` and `fault` (`client` or `server`). Tensors
-have `name`, `datatype`, `shape` (rows first) and `size` (bytes); signals come in blocks, with `names` for `name` and a
-row for each of them. Little-endian; BYTES elements carry their length (u32) before them, as in the Open Inference
-Protocol.
+have `name`, `datatype`, `shape` (rows first) and `size` (bytes); signals are one tensor, with `fields` for `name`:
+`rows` says what its rows are. Little-endian; BYTES elements carry their length (u32) before them, as in the Open
+Inference Protocol.
 
 What differs from frame to frame stands before the description: that is the same for batches of one size, so it is
 written once, read once, and then known by its bytes.
@@ -55,7 +55,7 @@ DESCRIPTIONS_KNOWN_MAX = 1024
 """A bundle of fixed sizes has one for each number of rows; at a kilobyte each this is a megabyte."""
 
 Spec = tuple[Any, str, tuple[int, ...], int]
-"""A tensor as it is written: name (or names), datatype, shape, bytes."""
+"""A tensor as it is written: name (or fields), datatype, shape, bytes."""
 
 
 class FrameError(Exception):
@@ -67,7 +67,7 @@ def describe(rows: int, parts: tuple[tuple[str, tuple[Spec, ...]], ...]) -> byte
     """Return the description of a frame: its rows, and the tensors of each part in the order of the body."""
     described: dict[str, Any] = {"rows": rows}
     for part, specs in parts:
-        label = "names" if part == "signals" else "name"
+        label = "fields" if part == "signals" else "name"
         described[part] = [
             {label: name, "datatype": datatype, "shape": shape, "size": size} for name, datatype, shape, size in specs
         ]
@@ -168,20 +168,13 @@ def parts(header: Mapping[str, Any], body: memoryview) -> dict[str, list[tuple[d
     return found
 
 
-def signals(blocks: Sequence[tuple[Mapping[str, Any], Buffer]]) -> dict[str, Array]:
-    """Return the signals by name: one value a row each. Raises FrameError."""
-    return {
-        name: values for spec, data in blocks for name, values in zip(spec["names"], to_array(spec, data), strict=True)
-    }
-
-
 def to_array(spec: Mapping[str, Any], data: Buffer) -> Array:
     """Return the array that a description and its bytes stand for; it looks into `data` and can't be written to.
 
     Raises:
         FrameError: the description and the bytes do not fit each other.
     """
-    datatype, name = spec["datatype"], spec.get("name") or spec.get("names")
+    datatype, name = spec["datatype"], spec.get("name") or spec.get("fields")
     try:
         array = _elements(data) if datatype == "BYTES" else np.frombuffer(data, dtype=DTYPES[datatype])
         return array.reshape(spec["shape"])

@@ -18,8 +18,9 @@ from bundles.schema import DATATYPES
 from gateway.call import Arrived, Call, Source
 from gateway.errors import BadCall, InferenceError
 from gateway.grpc.messages import message
-from gateway.protocol import DIMENSIONS_MAX, TENSORS_MAX, check_at_most, check_range, check_size, elements
+from gateway.protocol import check_at_most, check_range, check_size, elements
 from gateway.schema import Schema, WantedOutput, shown
+from gateway.usual import DIMENSIONS_MAX, TENSORS_MAX
 from monitors.log.record import Tensor
 
 InferRequest = message("inference.ModelInferRequest")

@@ -16,6 +16,7 @@ from bundles.loading import prepare
 from bundles.packing import pack
 from bundles.process import RunnerProcess, reproduces_golden
 from bundles.runner import frames
+from bundles.runner.rows import unpacked
 from tests.bundles.test_engines import trial
 from tests.bundles.test_runner import Worker
 from tests.bundles.unpacked import running, tensor
@@ -116,7 +117,8 @@ def test_pictures_in_words_out_and_what_the_model_saw(shades: Path) -> None:
     assert found["outputs"].tolist() == [b"dark", b"light", b"light"]
     assert found["model_inputs"] == pytest.approx(np.array([[0] * 3, [1] * 3, [0.8] * 3]))
     assert found["model_outputs"] == pytest.approx(np.array([[1.5, -1.5], [-1.5, 1.5], [-0.9, 0.9]]), abs=1e-6)
-    signals = frames.signals(parts["signals"])
+    ((described, packed),) = parts["signals"]
+    signals = unpacked(described["fields"], frames.to_array(described, packed))
     assert signals["class"].tolist() == [0, 1, 1]
     assert signals["pixels.mean"] == pytest.approx([0, 1, 0.8])
 

@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundles.schema import DATATYPES
-from gateway.call import Call
+from gateway.call import Call, Source
 from gateway.errors import BadCall, ModelFailed
 from gateway.protocol import decode, elements, encode, json_data
 from monitors.log.record import Tensor
 
+SOURCE = Source("m", "1", "sha256:ab", "stable")
 NUMERIC = [name for name in DATATYPES if name not in ("BYTES", "FP16", "BF16", "BOOL")]
 
 
@@ -52,11 +53,13 @@ def test_an_answer_carries_what_was_asked_for() -> None:
     wanted = {"outputs": [{"name": "c", "parameters": {"binary_data": True}}, {"name": "a"}]}
     given = {"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}
     call = decode(orjson.dumps({"inputs": [given]} | wanted), None)
-    body, json_length = encode(call, outputs, model="m", version="1", parameters={})
+    body, json_length = encode(call, outputs, SOURCE, "id")
     assert json_length is not None
     answer = orjson.loads(body[:json_length])
     assert [one["name"] for one in answer["outputs"]] == ["c", "a"]
     assert answer["outputs"][1]["data"] == [1.0]
+    assert (answer["model_name"], answer["model_version"], "id" in answer) == ("m", "1", False)
+    assert answer["parameters"]["snowgate_prediction_id"] == "id"
     assert body[json_length:] == np.float32(1).tobytes()
 
 
@@ -65,8 +68,8 @@ def test_what_json_cannot_carry_is_said(value: float) -> None:
     """NaN and infinity are an error that names the output and the way out; binary carries them."""
     output = tensor("FP32", [1], np.float32(value).tobytes())
     with pytest.raises(ModelFailed, match="binary_data"):
-        encode(Call([]), [output], model="m", version="1", parameters={})
-    body, _length = encode(Call([], binary_output=True), [output], model="m", version="1", parameters={})
+        encode(Call([]), [output], SOURCE, "id")
+    body, _length = encode(Call([], binary_output=True), [output], SOURCE, "id")
     assert body.endswith(np.float32(value).tobytes())
 
 

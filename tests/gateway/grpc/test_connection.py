@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -253,7 +254,11 @@ def flood(gateway: Gateway, peer: Peer) -> None:
     for sent in range(1, 901):
         peer.call(2 * sent - 1, row(size=20_000))
         if growing and sent % 8 == 0:
-            growing = came(lambda sent=sent: answered(gateway) >= before + sent, seconds=5)
+            growing = came(partial(_has_answered, gateway, before + sent), seconds=5)
+
+
+def _has_answered(gateway: Gateway, calls: int) -> bool:
+    return answered(gateway) >= calls
 
 
 def came(true: Callable[[], bool], seconds: float) -> bool:
