@@ -5,12 +5,9 @@ same line read backwards.
 """
 
 import asyncio
-import json
 import logging
-import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -24,11 +21,12 @@ from bundles.home import Home
 from gateway.admin import create_app
 from gateway.answers import Answers
 from gateway.audit import now
+from gateway.beside import beside
+from gateway.checkpoints import Checkpoints
 from gateway.control import Control
 from gateway.keeping import Keeping
 from gateway.keys import key_digests
 from gateway.labels import Labels
-from gateway.logs import logging_configuration
 from gateway.operations import Operations
 from gateway.repository import Repository
 from gateway.settings import Settings, SettingsError
@@ -96,7 +94,8 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
             processes.push_async_callback(_end_admin, app, server, serving)
             joining = asyncio.create_task(_join_labels(operations.labels, ending))
             processes.push_async_callback(_ended, joining, ending)
-            control.start(monitor_command(home, settings, addresses), _answers(operations, control, settings))
+            processes.push_async_callback(Checkpoints(home, state, settings.log.checkpoint_seconds).close)
+            control.start(beside(home, settings, page_links), _answers(operations, control, settings))
             processes.push_async_callback(control.stop)
             await _until_ready(control, ending)
             if not ending.is_set():
@@ -213,20 +212,6 @@ def _listen(host: str, port: int, flag: str) -> socket.socket:
     except OSError as error:
         msg = f"{host} port {port}: {error.strerror}; give another with {flag}, or {flag} 0 for a free one"
         raise SettingsError(msg) from error
-
-
-def monitor_command(home: Home, settings: Settings, addresses: Addresses) -> list[str]:
-    """Return the command line of the monitor."""
-    chosen = {
-        **settings.monitor.model_dump(),
-        "webhook_url": settings.page.webhook.url,
-        "webhook_timeout_seconds": settings.page.webhook.timeout_seconds,
-        "console_url": settings.page.console_url or addresses.control,
-        "environment": settings.server.environment,
-    }
-    place = ["--home", str(home.path), "--parent", str(os.getpid())]
-    place += ["--logging", json.dumps(logging_configuration(settings.logging, "monitor"))]
-    return [sys.executable, "-m", "monitors.watch", *place, "--settings", json.dumps(chosen)]
 
 
 def _admin_app(operations: Operations, control: Control, settings: Settings) -> FastAPI:

@@ -16,6 +16,7 @@ from bundles.home import Home
 from bundles.refs import GitRefs, Ref, check_name
 from gateway.audit import audit, now
 from gateway.deployment import deployment_json, rollout_json
+from gateway.effects import EFFECTS, RUNNER_EFFECT, VERDICTS
 from gateway.labels import LABELS_MAX, Labels
 from gateway.overview import overview_json
 from gateway.prediction import bundle_json, chain, record_json, ref_words
@@ -24,23 +25,6 @@ from gateway.traffic import Traffic
 from monitors.log.errors import LogError
 from monitors.log.reader import LogReader
 from state import Change, State
-
-VERDICTS = ("model-broken", "world-changed", "data-pipeline", "expected-event", "false-alarm")
-EFFECTS = {
-    "model-broken": (
-        "version {version} of {model} is rejected: control takes it off the route, goes back to the version before "
-        "and will not start it again until `snowgate deploy {model}@{version} --again --reason …`"
-    ),
-    "world-changed": "what was predicted since {onset} becomes the new baseline of version {version}",
-    "data-pipeline": "nothing is rolled back and the baseline stays: mend what feeds the model",
-    "expected-event": "nothing is rolled back and the baseline stays",
-    "false-alarm": "nothing is rolled back and the baseline stays; the detectors start again",
-}
-"""What each verdict brings about, in the words that the answer to a decision carries."""
-RUNNER_EFFECT = (
-    "nothing is rolled back; `snowgate deploy {model}@{version} --again --reason …` starts the version's runners again"
-)
-"""The same of an incident about a runner, but for `model-broken`."""
 
 
 class OperationError(Exception):
@@ -172,6 +156,12 @@ class Operations:
     def rollout(self, model: str, environment: str) -> dict[str, Any]:
         """Tell how far the way to the desired version is. Raises OperationError (404)."""
         return rollout_json(self.deployment(model, environment))
+
+    def rollouts(self) -> list[dict[str, Any]]:
+        """Tell the same of every model that is deployed or routed, by its name; see `rollout`."""
+        deployed = {ref.name.split("/")[3]: ref.name.split("/")[2] for ref in self.refs.list("refs/environments/")}
+        routed = {one.body["model"]: one.body["environment"] for one in self._state.list("routes/")}
+        return [self.rollout(model, place) for model, place in sorted((deployed | routed).items())]
 
     def promote(self, model: str, environment: str, *, actor: str, reason: str = "") -> dict[str, Any]:
         """Give a canary all traffic. Raises OperationError: no canary is running, or the ref moved (409)."""
@@ -319,6 +309,18 @@ class Operations:
             raise OperationError(str(error), 422) from error
         return found | {"engines": [one.body for one in self._state.list(f"engines/{digest}/")]}
 
+    def forget_engines(self, reference: str, *, actor: str, reason: str = "") -> list[dict[str, Any]]:
+        """Have a bundle's engines tried again when it is next loaded; return what was known of them until now.
+
+        Raises:
+            OperationError: unknown reference (404, 422).
+        """
+        digest, model, version = self._resolve(reference)
+        found = self._state.list(f"engines/{digest}/")
+        entry = audit(actor, "forget-engines", model, reason, {"digest": digest, "version": version})
+        self._state.commit(*(Change(one.key, None, one.revision) for one in found), entry)
+        return [one.body for one in found]
+
     def monitors(self) -> list[dict[str, Any]]:
         """Return every watched signal of every version: how far its evidence is from its limit."""
         status = self._state.get("monitor/status")
@@ -334,11 +336,16 @@ class Operations:
 
     def overview(self, traffic: Traffic | None = None) -> dict[str, Any]:
         """Return all that the console shows; without `traffic`, rates are null."""
-        deployed = {ref.name.split("/")[3]: ref.name.split("/")[2] for ref in self.refs.list("refs/environments/")}
-        routed = {one.body["model"]: one.body["environment"] for one in self._state.list("routes/")}
-        rollouts = [self.rollout(model, place) for model, place in sorted((deployed | routed).items())]
         monitor = self._state.get("monitor/status")
-        return overview_json(now(), rollouts, monitor.body if monitor else None, self.incidents(), traffic)
+        checkpoint = self._state.get("log/checkpoint")
+        return overview_json(
+            now(),
+            self.rollouts(),
+            monitor.body if monitor else None,
+            self.incidents(),
+            traffic,
+            checkpoint.body if checkpoint else None,
+        )
 
     def _resolve(self, reference: str) -> tuple[str, str, str]:
         try:
