@@ -44,7 +44,7 @@ def test_what_can_be_no_label_is_named(document: dict[str, Any], words: str) -> 
 
 def test_labels_are_counted_and_those_that_are_none_are_named(story: Story) -> None:
     """A bad label stops no other; one without a prediction is kept; the prediction shows what was said of it."""
-    labels = [
+    labels: list[Any] = [
         {"prediction_id": story.answered, "value": 0},
         {"prediction_id": story.answered.upper(), "value": 1, "source": "grace"},
         {"prediction_id": f"{story.answered}.0", "value": 1, "source": "grace"},

@@ -122,7 +122,7 @@ def test_verdicts_by_what_differs() -> None:
     """Bits, the bundle's tolerance, another shape, another class: each has its verdict, the worst output decides."""
     record = logged(signals={"class": [1, 0], "energy": [0.5, 0.5]})
     y, half = np.array([[1.0], [2.0]], np.float32), np.array([0x3F80, 0x4000], np.uint16)
-    before = {"y": ("FP32", y), "half": ("BF16", half)}
+    before: dict[str, tuple[str, Any]] = {"y": ("FP32", y), "half": ("BF16", half)}
     same = compare(record, before, {"y": y, "half": half}, {"class": np.array([1, 0])}, CONFIG)
     assert (same.kind, same.difference, same.decisions, same.changed) == ("bitwise", 0.0, 2, [])
     near = compare(record, before, {"y": y * np.float32(1.0001), "half": half}, {}, CONFIG)
@@ -168,7 +168,7 @@ def test_answers_that_are_not_what_the_bundle_says(packed: Packed, replayed: Cal
 
 def test_what_can_not_be_asked_again_says_why(packed: Packed, replayed: Callable[..., list[Verdict]]) -> None:
     """Refused, erased, without inputs, a bundle that is gone, inputs that are no longer taken: each with its reason."""
-    tensors = {"inputs": [floats("x", [[1, 2, 3]])], "outputs": [floats("y", [[6, -6]])]}
+    tensors: dict[str, Any] = {"inputs": [floats("x", [[1, 2, 3]])], "outputs": [floats("y", [[6, -6]])]}
     verdicts = replayed(
         logged(kind="refused", status=400, payload=Payload(error="no")),
         logged(bundle=packed.digest),
