@@ -9,6 +9,7 @@ from heapq import merge
 from pathlib import Path
 from typing import TypeVar
 
+from monitors.log import tensors
 from monitors.log.contract import Cursor, Place, Report
 from monitors.log.cursors import Standing, end_of, read_standing
 from monitors.log.errors import LogCorrupt
@@ -200,7 +201,7 @@ class LogReader:
                         if record.time < since:
                             continue
                         if with_payload:
-                            segment.complete(entry, record)
+                            tensors.complete(segment, entry, record)
                         yield record
 
     def verify(
@@ -261,6 +262,6 @@ def _in_frame(segment: Segment, offset: int, end: int, prediction_id: str) -> Re
         if prediction_id.encode() in bytes(entry.header):
             record = segment.record(entry)
             if record.id == prediction_id:
-                segment.complete(entry, record)
+                tensors.complete(segment, entry, record)
                 return record
     return None

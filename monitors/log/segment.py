@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Self
 from zlib import crc32
 
-from monitors.log import tensors
 from monitors.log.errors import LogCorrupt
 from monitors.log.frame import (
     MARKER_BYTES,
@@ -251,16 +250,6 @@ class Segment:
         record = entry.record()
         record.writer = self.writer
         return record
-
-    def complete(self, entry: Entry, record: Record) -> None:
-        """Give a record its payload, with the tensors that lie in files of their own. Raises LogCorrupt."""
-        entry.complete(record, self.body(entry))
-        if record.tensor_files and record.payload is not None:
-            try:
-                tensors.load(self.directory, record.payload)
-            except ValueError as error:
-                kind = f"damaged payload ({error})"
-                raise LogCorrupt(self.path, self.writer, entry.seq, entry.body_offset, kind) from error
 
     def close(self) -> None:
         """Close the file."""
