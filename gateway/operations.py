@@ -8,7 +8,7 @@ when no gateway runs, and takes effect when one starts.
 
 from collections.abc import Mapping, Sequence
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 from bundles.bundle import open_bundle
 from bundles.errors import BundleError, RefConflict, UnknownReference
@@ -16,7 +16,7 @@ from bundles.home import Home
 from bundles.refs import GitRefs, Ref, check_name
 from gateway.audit import audit, now
 from gateway.deployment import deployment_json, rollout_json
-from gateway.effects import EFFECTS, RUNNER_EFFECT, VERDICTS
+from gateway.incidents import EFFECTS, RUNNER_EFFECT, VERDICTS, Incidents
 from gateway.labels import LABELS_MAX, Labels
 from gateway.overview import overview_json
 from gateway.prediction import bundle_json, chain, record_json, ref_words
@@ -33,29 +33,6 @@ class OperationError(Exception):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
-
-
-class Incidents(Protocol):
-    """The incidents of one home. Implemented by the monitors; whoever builds `Operations` passes it in."""
-
-    refusal: type[Exception]
-    """What `get`, `acknowledge` and `decide` raise, with a sentence that says what to do."""
-
-    def list(self, model: str | None = None) -> list[dict[str, Any]]:
-        """Return all incidents, or those of one model, newest first."""
-        ...
-
-    def get(self, id: str) -> dict[str, Any]:
-        """Return one incident."""
-        ...
-
-    def acknowledge(self, id: str, actor: str, reason: str) -> dict[str, Any]:
-        """Note who takes care of it, and return the incident."""
-        ...
-
-    def decide(self, id: str, verdict: str, actor: str, reason: str) -> dict[str, Any]:
-        """Note the human's decision, and return the incident."""
-        ...
 
 
 class Operations:

@@ -1,4 +1,6 @@
-"""What a human's decision about an incident brings about."""
+"""Incidents as an operator meets them: what can be asked of them, and what each verdict brings about."""
+
+from typing import Any, Protocol
 
 VERDICTS = ("model-broken", "world-changed", "data-pipeline", "expected-event", "false-alarm")
 EFFECTS = {
@@ -16,3 +18,26 @@ RUNNER_EFFECT = (
     "nothing is rolled back; `snowgate deploy {model}@{version} --again --reason …` starts the version's runners again"
 )
 """The same of an incident about a runner, but for `model-broken`."""
+
+
+class Incidents(Protocol):
+    """The incidents of one home. Implemented by the monitors; whoever builds `Operations` passes it in."""
+
+    refusal: type[Exception]
+    """What `get`, `acknowledge` and `decide` raise, with a sentence that says what to do."""
+
+    def list(self, model: str | None = None) -> list[dict[str, Any]]:
+        """Return all incidents, or those of one model, newest first."""
+        ...
+
+    def get(self, id: str) -> dict[str, Any]:
+        """Return one incident."""
+        ...
+
+    def acknowledge(self, id: str, actor: str, reason: str) -> dict[str, Any]:
+        """Note who takes care of it, and return the incident."""
+        ...
+
+    def decide(self, id: str, verdict: str, actor: str, reason: str) -> dict[str, Any]:
+        """Note the human's decision, and return the incident."""
+        ...
