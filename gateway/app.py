@@ -22,6 +22,7 @@ from gateway.admin import create_app
 from gateway.answers import Answers
 from gateway.audit import now
 from gateway.beside import beside
+from gateway.checkpoints import Checkpoints
 from gateway.control import Control
 from gateway.keys import key_digests
 from gateway.operations import Operations
@@ -84,6 +85,7 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
                 asyncio.get_running_loop().add_signal_handler(number, ending.set)
             serving = asyncio.create_task(server.serve(sockets=[admin]))
             processes.push_async_callback(_end_admin, app, server, serving)
+            processes.push_async_callback(Checkpoints(home, state, settings.log.checkpoint_seconds).close)
             control.start(beside(home, settings, addresses.control), _answers(operations, control, settings))
             processes.push_async_callback(control.stop)
             await _until_ready(control, ending)

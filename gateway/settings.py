@@ -144,6 +144,9 @@ class LogSettings(Section):
     segment_bytes: int = Field(
         default=64 * 1024 * 1024, ge=1024 * 1024, description="A segment is closed at this size."
     )
+    checkpoint_seconds: float = Field(
+        default=5.0, ge=0.1, le=3600, description="How often it is signed how far the log has come."
+    )
 
 
 class TracingSettings(Section):
