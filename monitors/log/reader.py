@@ -10,7 +10,6 @@ from pathlib import Path
 
 from monitors.log.contract import Cursor, Place, Report
 from monitors.log.errors import LogCorrupt
-from monitors.log.frame import FrameStart
 from monitors.log.record import Record, id_milliseconds
 from monitors.log.segment import HEADER_BYTES, Mark, Segment, numbers, segment_path, writers
 from monitors.log.verify import verify
@@ -196,12 +195,11 @@ def _in_segment(segment: Segment, prediction_id: str, milliseconds: int) -> Reco
     mark = segment.mark()
     if not mark.first_ms <= milliseconds <= mark.last_ms:
         return None
-    for start in _starts(segment, mark.end):
-        if start.first_ms <= milliseconds <= start.last_ms:
-            record = _in_frame(segment, start.offset, mark.end, prediction_id)
-            if record is not None:
-                return record
-    # Not there, by frame starts that nobody has checked: look again, at every frame, and check it.
+    for start in segment.starts(milliseconds, mark.end):
+        record = _in_frame(segment, start.offset, mark.end, prediction_id)
+        if record is not None:
+            return record
+    # Not where it should be, by frame starts that nobody has checked: look at every frame, and check it.
     offset, damage = HEADER_BYTES, None
     while offset < mark.end:
         frame = segment.frame(offset, mark.end)
@@ -218,13 +216,6 @@ def _in_segment(segment: Segment, prediction_id: str, milliseconds: int) -> Reco
     if damage is not None:
         raise damage
     return None
-
-
-def _starts(segment: Segment, end: int) -> Iterator[FrameStart]:
-    offset = HEADER_BYTES
-    while offset < end and (start := segment.start(offset, end)) is not None:
-        yield start
-        offset = start.end
 
 
 def _in_frame(segment: Segment, offset: int, end: int, prediction_id: str) -> Record | None:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 from zlib import crc32
 
+from monitors.log import sealed
 from monitors.log.errors import LogCorrupt
 from monitors.log.frame import (
     MARKER_BYTES,
@@ -36,6 +37,12 @@ MARK_READS_MAX = 1_000
 """A mark read while it is overwritten fails its sum; the next read, microseconds later, is good. After a thousand of
 them (some milliseconds) nobody is writing it: it is damaged."""
 SEARCH_BYTES = 1 << 20
+PROBE_BYTES = 64 * 1024
+"""What is read at once while a time is looked for in a segment that is being written."""
+LATE_MS = 1_000
+"""By how much ids may be out of order in a segment and still be found at once: a slow answer's time."""
+PARQUET = "parquet"
+"""The folder of the projection, beside those of the writers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,31 +89,57 @@ class Mark:
 
 
 def segment_path(directory: Path, writer: str, number: int) -> Path:
-    """Where a segment lies."""
+    """Where a segment lies, unless it is sealed."""
     return directory / writer / f"{number:010d}.seg"
+
+
+def sealed_path(directory: Path, writer: str, number: int) -> Path:
+    """Where a sealed segment lies."""
+    return directory / writer / sealed.FOLDER / f"{number:010d}{sealed.SUFFIX}"
 
 
 def writers(directory: Path) -> list[str]:
     """List the writers that have something in this log."""
     try:
         with os.scandir(directory) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
+            return sorted(entry.name for entry in entries if entry.is_dir() and entry.name != PARQUET)
     except FileNotFoundError:
         return []
 
 
 def numbers(directory: Path, writer: str) -> list[int]:
     """List the numbers of a writer's segments, ascending."""
+    # In this order: one that is sealed in between is then in one of the two lists, or in both.
+    return sorted({*plain_numbers(directory, writer), *sealed_numbers(directory, writer)})
+
+
+def plain_numbers(directory: Path, writer: str) -> list[int]:
+    """List the numbers of the segments that are not sealed, ascending."""
+    return _listed(directory / writer, ".seg")
+
+
+def sealed_numbers(directory: Path, writer: str) -> list[int]:
+    """List the numbers of the sealed segments, ascending."""
+    return _listed(directory / writer / sealed.FOLDER, sealed.SUFFIX)
+
+
+def exists(directory: Path, writer: str, number: int) -> bool:
+    """Say whether a segment is there, in one form or the other."""
+    return segment_path(directory, writer, number).exists() or sealed_path(directory, writer, number).exists()
+
+
+def _listed(folder: Path, suffix: str) -> list[int]:
     try:
-        with os.scandir(directory / writer) as entries:
+        with os.scandir(folder) as entries:
             names = [entry.name for entry in entries]
     except FileNotFoundError:
         return []
-    return sorted(int(name[:-4]) for name in names if name.endswith(".seg") and name[:-4].isdigit())
+    found = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
+    return sorted(int(name) for name in found if name.isdigit())
 
 
 class Segment:
-    """One open segment file, to be read beside its writer."""
+    """One open segment, to be read beside its writer; offsets are those of the plain file when it is sealed too."""
 
     def __init__(self, directory: Path, writer: str, number: int, *, writable: bool = False) -> None:
         """Open a segment.
@@ -115,15 +148,37 @@ class Segment:
             FileNotFoundError: there is none of this number.
             LogCorrupt: its header is not what was written.
         """
-        self.path = segment_path(directory, writer, number)
+        self.directory = directory
         self.writer = writer
         self.number = number
-        self.descriptor = os.open(self.path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
-        header = self._header()
-        if header is None:
+        self._sealed: sealed.SealedFile | None = None
+        try:
+            self.path = segment_path(directory, writer, number)
+            self.descriptor = os.open(self.path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self.path = sealed_path(directory, writer, number)
+            self.descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if self.path.suffix == sealed.SUFFIX:
+                self._sealed = sealed.SealedFile(self.descriptor)
+            header = self._header()
+            if header is None:
+                raise ValueError("damaged segment header")
+        except ValueError as error:
             os.close(self.descriptor)
-            raise LogCorrupt(self.path, writer, -1, 0, "damaged segment header", (number + 1, HEADER_BYTES))
+            raise LogCorrupt(self.path, writer, -1, 0, str(error), (number + 1, HEADER_BYTES)) from None
         self.header = header
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Read bytes of the plain form; fewer where it ends."""
+        if self._sealed is None:
+            return os.pread(self.descriptor, size, offset)
+        return self._sealed.read(size, offset)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether this is the compressed form, which nobody writes to any more."""
+        return self._sealed is not None
 
     def _header(self) -> SegmentHeader | None:
         raw = os.pread(self.descriptor, HEADER.size + CHECKSUM.size, 0)
@@ -141,7 +196,7 @@ class Segment:
         mark = read_mark(self.descriptor)
         if mark is None:
             # Its writer's next commit or the next recovery makes it anew, if there is one.
-            over = segment_path(self.path.parent.parent, self.writer, self.number + 1).exists()
+            over = exists(self.directory, self.writer, self.number + 1)
             resume = (self.number + 1, HEADER_BYTES) if over else None
             seq = self.header.first_seq
             raise LogCorrupt(self.path, self.writer, seq, MARK_OFFSET, "damaged durable mark", resume)
@@ -153,7 +208,7 @@ class Segment:
 
     def start(self, offset: int, end: int) -> FrameStart | None:
         """Read where a frame begins and ends, unchecked; None when none does or it would go beyond `end`."""
-        start = decode_start(os.pread(self.descriptor, START_BYTES, offset), offset, self.header.marker)
+        start = decode_start(self.read(START_BYTES, offset), offset, self.header.marker)
         return start if start is not None and start.end <= end else None
 
     def frame(self, offset: int, end: int) -> Frame | None:
@@ -161,8 +216,45 @@ class Segment:
         start = self.start(offset, end)
         if start is None:
             return None
-        head = os.pread(self.descriptor, start.head_bytes, offset + PREFIX.size)
+        head = self.read(start.head_bytes, offset + PREFIX.size)
         return Frame(start, head) if head_is_good(start, head) else None
+
+    def starts(self, milliseconds: int, end: int) -> Iterator[FrameStart]:
+        """Yield, unchecked, the frames that should hold ids of this time.
+
+        In a sealed segment the index says where. In another one ids nearly ascend: a bisection finds the place, and
+        `LATE_MS` around it are looked at. What comes later than that is for `frames` to find.
+        """
+        regions = [self._region(milliseconds, end)] if self._sealed is None else self._sealed.regions(milliseconds)
+        for offset, limit in regions:
+            while offset < min(limit, end) and (start := self.start(offset, end)) is not None:
+                if start.first_ms <= milliseconds <= start.last_ms:
+                    yield start
+                elif self._sealed is None and start.first_ms > milliseconds + LATE_MS:
+                    break
+                offset = start.end
+
+    def _region(self, milliseconds: int, end: int) -> tuple[int, int]:
+        low, high = HEADER_BYTES, end
+        while high - low > PROBE_BYTES:
+            middle = self._next_start((low + high) // 2, high)
+            if middle is None or middle.last_ms >= milliseconds - LATE_MS:
+                high = (low + high) // 2
+            else:
+                low = middle.offset
+        return low, end
+
+    def _next_start(self, offset: int, end: int) -> FrameStart | None:
+        """Look for the first frame that begins at an offset or behind it, unchecked."""
+        while offset < end:
+            raw = self.read(min(PROBE_BYTES, end - offset), offset)
+            found = raw.find(self.header.marker)
+            if found >= 0:
+                return self.start(offset + found, end)
+            if len(raw) < MARKER_BYTES:
+                break
+            offset += len(raw) - MARKER_BYTES + 1
+        return None
 
     def frames(self, offset: int, end: int) -> Iterator[Frame]:
         """Walk all frames. Raises LogCorrupt at one that is damaged."""
@@ -178,7 +270,7 @@ class Segment:
         """Look for the first good frame behind damage at `offset`."""
         position = offset + 1
         while position < end:
-            raw = os.pread(self.descriptor, min(SEARCH_BYTES, end - position), position)
+            raw = self.read(min(SEARCH_BYTES, end - position), position)
             found = raw.find(self.header.marker)
             if found >= 0:
                 frame = self.frame(position + found, end)
@@ -211,7 +303,7 @@ class Segment:
 
     def body(self, entry: Entry) -> bytes:
         """Read one record's body. Raises LogCorrupt when it is not what was written."""
-        body = os.pread(self.descriptor, entry.body_bytes, entry.body_offset)
+        body = self.read(entry.body_bytes, entry.body_offset)
         if not entry.body_is_good(body):
             raise LogCorrupt(self.path, self.writer, entry.seq, entry.body_offset, "damaged payload")
         return body
