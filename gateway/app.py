@@ -24,6 +24,7 @@ from gateway.audit import now
 from gateway.beside import beside
 from gateway.checkpoints import Checkpoints
 from gateway.control import Control
+from gateway.keeping import Keeping
 from gateway.keys import key_digests
 from gateway.operations import Operations
 from gateway.repository import Repository
@@ -59,11 +60,13 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
     """Serve a home until SIGTERM or SIGINT; `on_ready` is called when every deployment has gone as far as it can.
 
     Raises:
-        SettingsError: another address than loopback without keys; a port that is in use; tracing without its extra.
+        SettingsError: another address than loopback without keys; a port that is in use; tracing without its extra;
+            redaction without its extra, or by a path that is none.
         HomeError: the home can't be written, or is served already.
     """
     check_exposure(settings)
     check_tracing(settings)
+    check_keeping(settings)
     home.make()
     with ExitStack() as files:
         files.enter_context(home.lock())
@@ -131,6 +134,12 @@ def check_tracing(settings: Settings) -> None:
     except PackageNotFoundError as error:
         msg = f"tracing.endpoint = {settings.tracing.endpoint}: needs an extra, pip install 'snowgate[otel]'"
         raise SettingsError(msg) from error
+
+
+def check_keeping(settings: Settings) -> None:
+    """Refuse a rule for what the log keeps that the workers could not follow. Raises SettingsError."""
+    for log_settings in (settings.log, *map(settings.log_of, settings.models)):
+        Keeping.of(log_settings)
 
 
 def _check_key_file(settings: Settings) -> None:

@@ -14,12 +14,12 @@ killed it takes no mates along; a call whose second replica dies too, or for whi
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import count
 from math import prod
 from time import perf_counter_ns
 from typing import Any
 
+import msgspec
 from msgspec import Raw
 
 from bundles.runner import frames
@@ -38,8 +38,7 @@ SWEEP_SECONDS = 0.05
 """How often deadlines are looked at; a timer a call would cost more than the whole queue."""
 
 
-@dataclass(slots=True)
-class Computed:
+class Computed(msgspec.Struct, gc=False):
     """What the runner made of one call: its own rows of the batch."""
 
     outputs: list[Tensor]

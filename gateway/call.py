@@ -5,9 +5,10 @@ or gRPC, KServe's older protocol. Behind the wire there is one path for all of t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from time import perf_counter_ns, time_ns
 from typing import Any, Protocol
+
+import msgspec
 
 from gateway.errors import InferenceError
 from gateway.schema import Schema, WantedOutput
@@ -68,19 +69,18 @@ class Arrived:
         self.waiting: Step | None = None
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct, gc=False):
     """A decoded call."""
 
+    # A struct, as others that are made once a call: it is there in a third of the time that a dataclass takes.
     inputs: list[Tensor]
     client_id: str | None = None
-    parameters: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = {}
     outputs: tuple[WantedOutput, ...] = ()
     binary_output: bool = False
 
 
-@dataclass(slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True, gc=False):
     """Who answers: what an answer says of where it comes from."""
 
     model: str
@@ -89,8 +89,7 @@ class Source:
     variant: str
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(msgspec.Struct, gc=False):
     """What goes back to the client; `body` is what its wire encoded."""
 
     status: int

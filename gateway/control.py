@@ -125,7 +125,8 @@ class Control:
         server = self.settings.server
         settings = WorkerSettings(
             log_directory=str(self.home.log),
-            segment_bytes=self.settings.log.segment_bytes,
+            log=self.settings.log.model_dump(),
+            models_log={name: self.settings.log_of(name).model_dump() for name in self.settings.models},
             unit_header=server.unit_header,
             unit_key_file=str(unit_key_file(self.home)),
             body_bytes_max=server.max_body_bytes,

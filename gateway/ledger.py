@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import Unavailable
+from gateway.settings import LogSettings
 from gateway.steps import Step
 from monitors.log.errors import LogFull
 from monitors.log.record import Record
@@ -18,9 +19,15 @@ from monitors.log.writer import SegmentWriter
 class Ledger:
     """Appends records and says when they are durable."""
 
-    def __init__(self, directory: Path, name: str, segment_bytes: int) -> None:
+    def __init__(self, directory: Path, name: str, settings: LogSettings) -> None:
         self._loop = asyncio.get_running_loop()
-        self._writer = SegmentWriter(directory, name, self._on_durable, segment_bytes=segment_bytes)
+        self._writer = SegmentWriter(
+            directory,
+            name,
+            self._on_durable,
+            segment_bytes=settings.segment_bytes,
+            inline_bytes_max=settings.inline_bytes_max,
+        )
         self._gathered: list[tuple[Record, Step]] = []
         self._here = False
         """Whether the writer writes on this thread."""

@@ -1,45 +1,43 @@
 """The way of one call, from its bytes to its answer: `Predictor.predict` reads top to bottom.
 
 Every call ends in exactly one answer and one record, in this order: the record is on disk before the answer leaves.
-That holds for refused calls as well, so that a client's mistake can be found again at three in the morning.
+That holds for refused calls as well, so that a client's mistake can be found again at three in the morning; but for
+those of which not even the model is known, which are counted (`unknown`).
 """
 
 from collections.abc import Callable
-from hashlib import blake2b
 from random import random
 from time import perf_counter_ns
 
+import msgspec
+
 from gateway.batching import Computed
-from gateway.call import Answer, Arrived, Call, Source
+from gateway.call import Answer, Arrived, Call
 from gateway.call_lines import CallLines
 from gateway.errors import BadCall, ClientGone, InferenceError, Unavailable
+from gateway.keys import unit_hash
 from gateway.ledger import Ledger
 from gateway.metrics import WorkerMetrics
-from gateway.routing import Choice
 from gateway.schema import shown
-from gateway.table import Served, Table
+from gateway.table import Model, Placed, Table
 from gateway.tracing import Finished, Trace, Tracing
-from monitors.log.record import Payload, Record, new_id
+from gateway.unknown import UnknownRefusals
+from monitors.log.record import Payload, Record, new_id, shallow_copy
 
 NO_CALL = Call([])
 """What the record of a call that could not be decoded has in its place."""
 
 
-class _Progress:
+class _Progress(msgspec.Struct):
     """How far a call has come: what its record can tell."""
 
-    __slots__ = ("call", "choice", "computed", "decoded_ns", "rollout", "route_revision", "rows", "served", "trace")
-
-    def __init__(self) -> None:
-        self.call: Call | None = None
-        self.served: Served | None = None
-        self.choice: Choice | None = None
-        self.route_revision = 0
-        self.rollout: str | None = None
-        self.rows = 0
-        self.computed: Computed | None = None
-        self.decoded_ns = 0
-        self.trace: Trace | None = None
+    trace: Trace | None
+    model: Model | None = None
+    placed: Placed | None = None
+    call: Call | None = None
+    rows: int = 0
+    computed: Computed | None = None
+    decoded_ns: int = 0
 
 
 class Predictor:
@@ -59,6 +57,7 @@ class Predictor:
         self.draining = False
         self._open = 0
         """Calls that have no answer yet."""
+        self.unknown = UnknownRefusals(ledger)
         self._ledger = ledger
         self._metrics = metrics
         self._tracing = tracing
@@ -70,24 +69,25 @@ class Predictor:
         """Answer one call: decode, route, check, compute, encode, record, reply."""
         self._metrics.received += 1
         self._open += 1
-        progress, wire = _Progress(), arrived.wire
+        wire = arrived.wire
         prediction_id = new_id(arrived.admitted_ns)
-        trace = progress.trace = self._tracing.begin(arrived)
+        trace = self._tracing.begin(arrived)
+        progress = _Progress(trace)
         try:
             if arrived.refused is not None:
+                progress.model = None if arrived.refused.stranger else self.table.models.get(arrived.model)
                 raise arrived.refused
-            model = self.table.model(arrived.model)
-            progress.route_revision, progress.rollout = model.route.revision, model.route.rollout
-            progress.served, progress.choice = model.place(arrived.version, arrived.unit, random())
-            served, schema = progress.served, progress.served.schema
+            model = progress.model = self.table.model(arrived.model)
+            placed = progress.placed = model.place(arrived.version, arrived.unit, random())
+            served = placed.served
+            schema = served.schema
             call = progress.call = wire.decode(arrived, schema)
             progress.rows = schema.check(call.inputs, call.outputs)
             progress.decoded_ns = perf_counter_ns()
             waiting = served.queue.submit(call.inputs, progress.rows, arrived.started_ns + self._wait_ns(arrived, call))
             arrived.waiting = waiting
             computed = progress.computed = await waiting
-            source = Source(served.model, served.version, served.digest, progress.choice.variant.variant)
-            body, json_length = wire.encode(call, computed.outputs, source, prediction_id)
+            body, json_length = wire.encode(call, computed.outputs, placed.source, prediction_id)
             status, failure = 200, None
         except InferenceError as error:
             status, failure = error.status, error
@@ -98,10 +98,13 @@ class Predictor:
             failure.__cause__ = error
             status = failure.status
         if failure is not None:
+            if progress.model is None:
+                prediction_id = self.unknown.count(failure)
             body, json_length = wire.refuse(failure, prediction_id), None
         record = self._record(prediction_id, arrived, progress, status, failure)
         try:
-            await self._ledger.append(record, lone=self._open == 1)
+            if progress.model is not None:
+                await self._ledger.append(record, lone=self._open == 1)
         except Unavailable as error:
             status, failure = error.status, error
             body, json_length = wire.refuse(error, prediction_id), None
@@ -134,52 +137,50 @@ class Predictor:
         status: int,
         failure: InferenceError | None,
     ) -> Record:
-        served, choice, computed, call = progress.served, progress.choice, progress.computed, progress.call or NO_CALL
-        now = perf_counter_ns()
-        timings = {"total": (now - arrived.started_ns) / 1e6}
+        computed, call, trace = progress.computed, progress.call or NO_CALL, progress.trace
+        timings = {"total": (perf_counter_ns() - arrived.started_ns) / 1e6}
         if progress.decoded_ns:
             timings["decode"] = (progress.decoded_ns - arrived.started_ns) / 1e6
+        record = _blank(arrived, progress)
+        record.id = prediction_id
+        record.time = arrived.admitted_ns / 1e9
+        record.endpoint = arrived.wire.operation
+        record.rows = progress.rows
+        record.timings = timings
+        payload = record.payload = Payload(
+            unit=arrived.unit,
+            client_id=call.client_id,
+            request_id=arrived.request_id,
+            parameters=call.parameters,
+            inputs=call.inputs,
+        )
         if computed is not None:
             timings["queue"] = computed.queue_ns / 1e6
             timings["compute"] = computed.compute_ns / 1e6
-        return Record(
-            id=prediction_id,
-            kind="answered" if failure is None else "refused",
-            time=arrived.admitted_ns / 1e9,
-            model=shown(arrived.model) if served is None else served.model,
-            version=None if served is None else served.version,
-            bundle=None if served is None else served.digest,
-            variant=None if choice is None else choice.variant.variant,
-            reason=None if choice is None else choice.reason,
-            probability=None if choice is None else choice.probability,
-            route_revision=progress.route_revision,
-            rollout=progress.rollout,
-            status=status,
-            error_type=None if failure is None else failure.error_type,
-            rows=progress.rows,
-            group=None if arrived.unit is None else self._group(arrived.unit),
-            signals={} if computed is None else computed.signals,
-            timings=timings,
-            batch_size=0 if computed is None else computed.batch_rows,
-            engine=None if served is None else served.engine,
-            trace_id=None if progress.trace is None else progress.trace.trace_id,
-            span_id=None if progress.trace is None else progress.trace.span_id,
-            payload=Payload(
-                unit=arrived.unit,
-                client_id=call.client_id,
-                request_id=arrived.request_id,
-                parameters=call.parameters,
-                inputs=call.inputs,
-                outputs=[] if computed is None else computed.outputs,
-                model_inputs=[] if computed is None else computed.model_inputs,
-                model_outputs=[] if computed is None else computed.model_outputs,
-                error=None if failure is None else failure.message,
-            ),
-        )
+            record.signals, record.batch_size = computed.signals, computed.batch_rows
+            payload.outputs = computed.outputs
+            payload.model_inputs, payload.model_outputs = computed.model_inputs, computed.model_outputs
+        if failure is not None:
+            record.kind, record.status, record.error_type = "refused", status, failure.error_type
+            payload.error = failure.message
+        if arrived.unit is not None:
+            record.group = unit_hash(arrived.unit, self._unit_key)
+        if trace is not None:
+            record.trace_id, record.span_id = trace.trace_id, trace.span_id
+        if progress.model is not None and progress.model.keeping is not None:
+            placed = progress.placed
+            progress.model.keeping.apply(record, frozenset() if placed is None else placed.served.schema.json_inputs)
+        return record
 
-    def _group(self, unit: str) -> int:
-        """A keyed hash: the monitor can tell units apart, and without the key nobody can tell who they are."""
-        return int.from_bytes(blake2b(unit.encode(), key=self._unit_key, digest_size=7).digest(), "little")
+
+def _blank(arrived: Arrived, progress: _Progress) -> Record:
+    """Return a record with what is known of who answers; nobody, when a call was refused before it had a version."""
+    if progress.placed is not None:
+        return shallow_copy(progress.placed.blank)
+    record = Record(id="", kind="", time=0.0, model=shown(arrived.model), status=0)
+    if progress.model is not None:
+        record.route_revision, record.rollout = progress.model.route.revision, progress.model.route.rollout
+    return record
 
 
 def hang_up(arrived: Arrived) -> None:

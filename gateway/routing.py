@@ -11,6 +11,7 @@ The reasons are OpenTelemetry's `feature_flag.result.reason` values: `static` (t
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
@@ -28,16 +29,19 @@ class Variant:
     weight: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Choice:
-    """The variant that answers, with the reason and the probability with which it was chosen."""
+    """The variant that answers, with the reason and the probability with which it was chosen.
+
+    A route has one for each of its variants, so what is made of a choice can be kept for all calls that get it.
+    """
 
     variant: Variant
     reason: str
     probability: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Route:
     """How one model's traffic is split: the last variant takes what the others leave."""
 
@@ -45,6 +49,13 @@ class Route:
     rollout: str
     revision: int
     variants: tuple[Variant, ...]
+
+    @cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        """What can come out for a call that names no version, in the order of the variants."""
+        if len(self.variants) == 1:
+            return (Choice(self.variants[0], "default", 1.0),)
+        return tuple(Choice(variant, "split", variant.weight / BUCKETS) for variant in self.variants)
 
     @staticmethod
     def parse(document: Mapping[str, Any], revision: int) -> "Route":
@@ -76,14 +87,15 @@ def bucket(rollout: str, unit: str) -> int:
 
 def choose(route: Route, unit: str | None, chance: float) -> Choice | None:
     """Choose the variant for a unit; `chance` in [0, 1) places a call that has none. None when nothing is routed."""
-    if not route.variants:
+    choices = route.choices
+    if not choices:
         return None
-    if len(route.variants) == 1:
-        return Choice(route.variants[0], "default", 1.0)
+    if len(choices) == 1:
+        return choices[0]
     place = int(chance * BUCKETS) if unit is None else bucket(route.rollout, unit)
-    for variant in route.variants:
-        if place < variant.weight:
-            return Choice(variant, "split", variant.weight / BUCKETS)
-        place -= variant.weight
+    for choice in choices:
+        if place < choice.variant.weight:
+            return choice
+        place -= choice.variant.weight
     msg = f"route of {route.model!r} leaves bucket {place} to nobody"
     raise AssertionError(msg)

@@ -29,7 +29,10 @@ Engine = Literal["auto", "eager", "onnxruntime", "channels-last", "frozen", "fro
 
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda:\d{1,3})$")]
 # A variable holds one text: cuda:0,cuda:1.
-Devices = Annotated[list[Device], BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)]
+BY_COMMAS = BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)
+Devices = Annotated[list[Device], BY_COMMAS]
+Names = Annotated[tuple[str, ...], BY_COMMAS]
+Paths = Annotated[tuple[Annotated[str, Field(pattern=r"^\$[.\[]")], ...], BY_COMMAS]
 
 
 class SettingsError(Exception):
@@ -125,8 +128,43 @@ class RunnerSettings(Section):
     )
 
 
+class LogSettings(Section):
+    """The prediction log, and what of the calls it keeps."""
+
+    segment_bytes: int = Field(
+        default=64 * 1024 * 1024, ge=1024 * 1024, description="A segment is closed at this size."
+    )
+    checkpoint_seconds: float = Field(
+        default=5.0, ge=0.1, le=3600, description="How often it is signed how far the log has come."
+    )
+    inline_bytes_max: int = Field(
+        default=1024 * 1024, ge=4096, description="A larger tensor lies in a file of its own, the same one only once."
+    )
+    payload_rate: float = Field(
+        default=1.0, ge=0, le=1, description="Share of the predictions whose tensors and parameters are kept."
+    )
+    redact_tensors: Names = Field(default=(), description="Inputs and outputs, by name, whose bytes are never written.")
+    redact_parameters: Names = Field(default=(), description="Parameters of calls whose values are never written.")
+    redact_json: Paths = Field(
+        default=(), description="JSON paths, such as $.person.name, taken out of inputs that are declared as JSON."
+    )
+    units: Literal["clear", "hashed"] = Field(
+        default="clear", description="Whether payloads hold the unit's name; records always hold its keyed hash."
+    )
+
+
+class ModelLogSettings(Section):
+    """What of one model's calls is kept; what is left out is as under `[log]`."""
+
+    payload_rate: float | None = Field(default=None, ge=0, le=1, description="As log.payload_rate.")
+    redact_tensors: Names | None = Field(default=None, description="As log.redact_tensors.")
+    redact_parameters: Names | None = Field(default=None, description="As log.redact_parameters.")
+    redact_json: Paths | None = Field(default=None, description="As log.redact_json.")
+    units: Literal["clear", "hashed"] | None = Field(default=None, description="As log.units.")
+
+
 class ModelSettings(Section):
-    """What is different for the runners of one model; what is left out is as under `[runner]`."""
+    """What is different for one model; what is left out is as under `[runner]` and `[log]`."""
 
     replicas: int | None = Field(default=None, ge=1, le=REPLICAS_MAX, description="As runner.replicas.")
     memory_bytes: int | None = Field(default=None, ge=64 * 1024 * 1024, description="As runner.memory_bytes.")
@@ -136,17 +174,7 @@ class ModelSettings(Section):
     engine: Engine | None = Field(default=None, description="As runner.engine.")
     confine: bool | None = Field(default=None, description="As runner.confine.")
     environments: Literal["own", "gateway"] | None = Field(default=None, description="As runner.environments.")
-
-
-class LogSettings(Section):
-    """The prediction log."""
-
-    segment_bytes: int = Field(
-        default=64 * 1024 * 1024, ge=1024 * 1024, description="A segment is closed at this size."
-    )
-    checkpoint_seconds: float = Field(
-        default=5.0, ge=0.1, le=3600, description="How often it is signed how far the log has come."
-    )
+    log: ModelLogSettings = ModelLogSettings()
 
 
 class TracingSettings(Section):
@@ -211,7 +239,7 @@ class Settings(Section):
 
     server: ServerSettings = ServerSettings()
     runner: RunnerSettings = RunnerSettings()
-    models: dict[str, ModelSettings] = Field(default={}, description="By model, what is different for its runners.")
+    models: dict[str, ModelSettings] = Field(default={}, description="By model, what is different for it.")
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()
     logging: LoggingSettings = LoggingSettings()
@@ -220,8 +248,13 @@ class Settings(Section):
 
     def runner_of(self, model: str) -> RunnerSettings:
         """Return the settings of one model's runners."""
-        own = self.models.get(model, ModelSettings()).model_dump(exclude_none=True)
+        own = self.models.get(model, ModelSettings()).model_dump(exclude_none=True, exclude={"log"})
         return self.runner.model_copy(update=own)
+
+    def log_of(self, model: str) -> LogSettings:
+        """Return the settings of the log for one model's calls."""
+        own = self.models.get(model, ModelSettings()).log.model_dump(exclude_none=True)
+        return self.log.model_copy(update=own)
 
     @property
     def loopback(self) -> bool:

@@ -8,10 +8,15 @@ table hands on those of the versions that stayed, and the worker lets go of the 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from gateway.batching import RunnerQueue
+from gateway.call import Source
 from gateway.errors import NotFound, Unavailable
+from gateway.keeping import Keeping
 from gateway.routing import Choice, Route, Variant, choose
 from gateway.schema import Schema, shown
+from monitors.log.record import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +32,60 @@ class Served:
     queue: RunnerQueue
 
 
+class Placed(msgspec.Struct, frozen=True, gc=False):
+    """A version in its part of a route: what is the same for all calls that it answers there."""
+
+    served: Served
+    choice: Choice
+    source: Source
+    blank: Record
+    """What their records have in common; the rest is for each call to fill in."""
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One name that clients see: its route, and the versions that are loaded."""
+    """One name that clients see: its route, the versions that are loaded, and what of its calls is not kept."""
 
     name: str
     route: Route
     versions: Mapping[str, Served]
+    keeping: Keeping | None = None
+    _placed: dict[str | Choice | None, Placed] = field(default_factory=dict, repr=False)
 
-    def place(self, version: str | None, unit: str | None, chance: float) -> tuple[Served, Choice]:
+    def place(self, version: str | None, unit: str | None, chance: float) -> Placed:
         """Choose the version that answers: the one that the client names, or one by the route.
 
         Raises:
             NotFound: the named version is not loaded, or nothing is routed.
             Unavailable: the chosen version's runner is starting again.
         """
+        key = choose(self.route, unit, chance) if version is None else version
+        found = self._placed.get(key)
+        if found is None:
+            found = self._placed[key] = self._place(version, key)
+        return found
+
+    def _place(self, version: str | None, key: str | Choice | None) -> Placed:
+        served, choice = self._chosen(version, None if isinstance(key, str) else key)
+        source = Source(served.model, served.version, served.digest, choice.variant.variant)
+        blank = Record(
+            id="",
+            kind="answered",
+            time=0.0,
+            model=served.model,
+            version=served.version,
+            bundle=served.digest,
+            variant=source.variant,
+            reason=choice.reason,
+            probability=choice.probability,
+            route_revision=self.route.revision,
+            rollout=self.route.rollout,
+            status=200,
+            engine=served.engine,
+        )
+        return Placed(served, choice, source, blank)
+
+    def _chosen(self, version: str | None, choice: Choice | None) -> tuple[Served, Choice]:
         if version is not None:
             served = self.versions.get(version)
             if served is None:
@@ -51,7 +95,6 @@ class Model:
             routed = [one for one in self.route.variants if one.digest == served.digest]
             variant = routed[0] if routed else Variant("static", served.version, served.digest, 0)
             return served, Choice(variant, "static", 1.0)
-        choice = choose(self.route, unit, chance)
         if choice is None:
             msg = f"Request for unknown model: '{self.name}' has no available versions"
             raise NotFound(msg)

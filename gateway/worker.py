@@ -35,6 +35,8 @@ from gateway.extensions import Extensions
 from gateway.grpc.limits import Limits
 from gateway.grpc.server import GrpcServer
 from gateway.head import LaneSettings
+from gateway.keeping import Keeping
+from gateway.keys import read_unit_key
 from gateway.lane import lane_protocol
 from gateway.ledger import Ledger
 from gateway.lineage import die_with
@@ -43,7 +45,7 @@ from gateway.predict import Predictor
 from gateway.questions import Questions
 from gateway.routing import Route
 from gateway.schema import Schema
-from gateway.settings import SettingsError
+from gateway.settings import LogSettings, SettingsError
 from gateway.table import Model, Served, Table
 from gateway.tracing import Exporter, Tracing
 
@@ -59,7 +61,8 @@ class WorkerSettings:
     """What control tells a worker at its start."""
 
     log_directory: str
-    segment_bytes: int
+    log: dict[str, Any]
+    models_log: dict[str, dict[str, Any]]
     unit_header: str
     unit_key_file: str
     body_bytes_max: int
@@ -89,7 +92,7 @@ class Worker:
         self.settings = settings
         self.channel = channel
         self.metrics = WorkerMetrics(CollectorRegistry())
-        self.ledger = Ledger(Path(settings.log_directory), name, settings.segment_bytes)
+        self.ledger = Ledger(Path(settings.log_directory), name, LogSettings(**settings.log))
         self.tracing = Tracing(
             _exporter(name, settings, self.metrics),
             self.metrics,
@@ -102,11 +105,13 @@ class Worker:
             self.tracing,
             CallLines(access=settings.access_lines),
             timeout_seconds=settings.timeout_seconds,
-            unit_key=bytes.fromhex(Path(settings.unit_key_file).read_text()),
+            unit_key=read_unit_key(Path(settings.unit_key_file)),
         )
         self.questions = Questions(channel)
         self.extensions = Extensions(self.predictor, self.questions, self.send_metrics, changes=settings.repository_api)
         self.supplied = asyncio.Event()
+        self._keeping = Keeping.of(LogSettings(**settings.log))
+        self._own_keeping = {model: Keeping.of(LogSettings(**one)) for model, one in settings.models_log.items()}
         self._queues: dict[str, RunnerQueue] = {}
         self._retiring: list[RunnerQueue] = []
         self._revision = 0
@@ -134,7 +139,8 @@ class Worker:
         models = {}
         for name, entry in wanted["models"].items():
             versions = {one.version: one for one in served.values() if one.model == name}
-            models[name] = Model(name, Route.parse(entry["route"], entry["revision"]), versions)
+            keeping = self._own_keeping.get(name, self._keeping)
+            models[name] = Model(name, Route.parse(entry["route"], entry["revision"]), versions, keeping)
         self.predictor.table = Table(wanted["revision"], models)
         for digest in self._queues.keys() - wanted["runners"].keys():
             queue = self._queues.pop(digest)
@@ -248,6 +254,7 @@ async def serve(
     await server.serve(sockets=[listening])
     await grpc_server.drained()
     reporting.cancel()
+    worker.predictor.unknown.flush()
     worker.ledger.close()
     worker.tracing.close(FLUSH_SECONDS)
     await asyncio.sleep(0)  # The last calls of the log's thread are still to be resumed.

@@ -7,7 +7,6 @@ log cuts the same ones.
 import math
 from collections import deque
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
@@ -17,12 +16,13 @@ import orjson
 
 from bundles.baseline import Baseline
 from monitors.detectors.categorical import Integers
+from monitors.heard import NO_SIGNALS, Heard, Signals, unfolded
 from monitors.log.record import Record
 from monitors.signals import Shift, SignalWatch, Watching, page_shares
 
 WINDOW_ROWS = 1_000
 SECONDS_A_DAY = 86_400.0
-SHORTEST_SECONDS = 0.1
+SHORTEST_SECONDS = 0.5
 """A batch spans at least this time: where 64 rows come in 4 ms, to judge 64 at a time would cost more than to serve
 them, and nobody is woken sooner by it."""
 ROWS_MAX = 8_192
@@ -54,7 +54,7 @@ class Stream:
     rows: int = 0
     last_time: float = 0.0
     heard: float = 0.0
-    pending: list[_Row | Record] = field(default_factory=list)
+    pending: list[_Row | Record | Heard] = field(default_factory=list)
     pending_rows: int = 0
     recent_values: dict[str, deque[Any]] = field(default_factory=dict)
 
@@ -77,11 +77,11 @@ class Stream:
         for watch in self.watches:
             watch.set_limit(self.watching.days_per_false_page * SECONDS_A_DAY, streams)
 
-    def add(self, record: Record) -> list[Shift] | None:
+    def add(self, record: Record | Heard) -> list[Shift] | None:
         """Take one record; returns the shifts that a batch shows when one ended, else None."""
         time = record.time
         self.heard = max(self.heard, time)
-        if not record.signals:
+        if not record.signals or record.signals == NO_SIGNALS:
             return None  # A model without any output that we know how to read.
         shifts = None
         if self.pending and time >= self.pending[0].time + self.watching.batch_seconds:
@@ -108,19 +108,13 @@ class Stream:
         units = _units(batch)
         self.rows += len(units)
         shifts = []
-        single = len(units) == len(batch)
+        rows = [one.rows for one in batch]
+        signals = Signals([one.signals for one in batch], rows)
         for watch in self.watches:
-            values = _column(batch, watch.name, single=single)
-            chosen = units
-            if len(values) != len(units):
-                # A record without this signal must not blind us to the others of its batch.
-                having = [len(one.signals.get(watch.name, ())) == one.rows for one in batch]
-                values = [
-                    value for one, has in zip(batch, having, strict=True) if has for value in one.signals[watch.name]
-                ]
-                chosen = units[np.repeat(having, [one.rows for one in batch])]
+            values, having = signals.of(watch.name)
             if not values:
                 continue
+            chosen = units if having is None else units[np.repeat(having, rows)]
             suspicious = watch.update(values, chosen, credit, began)
             self._remember(watch, values)
             if watch.detector.drift_detected or watch.detector.warning_detected:
@@ -181,7 +175,7 @@ class Stream:
             "rows": self.rows,
             "last_time": self.last_time,
             "heard": self.heard,
-            "pending": [[one.time, one.group, one.rows, dict(one.signals)] for one in self.pending],
+            "pending": [[one.time, one.group, one.rows, unfolded(one.signals)] for one in self.pending],
             "detectors": {watch.name: watch.detector.to_json() for watch in self.watches},
             "recent": {name: list(values) for name, values in self.recent_values.items()},
         }
@@ -205,15 +199,7 @@ def digest_of(baseline: Baseline) -> str:
     return sha256(orjson.dumps(baseline.to_json(), option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
-def _column(batch: list[_Row | Record], name: str, *, single: bool) -> list[Any]:
-    """Return the values of one signal. Records of one row are the rule, and read twice as fast."""
-    if single:
-        with suppress(KeyError, IndexError):
-            return [one.signals[name][0] for one in batch]
-    return [value for one in batch for value in one.signals.get(name, ())]
-
-
-def _units(batch: list[_Row | Record]) -> Integers:
+def _units(batch: list[_Row | Record | Heard]) -> Integers:
     """Number the units of a batch: rows of one record are one unit, and so are records of one group."""
     if all(one.group is None and one.rows == 1 for one in batch):
         return np.arange(len(batch))

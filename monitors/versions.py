@@ -8,7 +8,7 @@ from bundles.baseline import Baseline
 from bundles.errors import BundleError
 from bundles.home import Home
 from monitors import baselines
-from monitors.log.record import Record
+from monitors.heard import Heard
 from monitors.signals import Watching
 from monitors.streams import SECONDS_A_DAY, Stream
 from state import State
@@ -41,7 +41,7 @@ class Versions:
         """Return the stream of a version that had predictions, or None."""
         return self._streams.get((model, version))
 
-    def take(self, record: Record) -> Stream | None:
+    def take(self, record: Heard) -> Stream | None:
         """Return the stream that a record belongs to; None when it belongs to none, or its version can't be watched."""
         if record.kind != "answered" or record.version is None or record.bundle is None:
             return None

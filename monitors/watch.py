@@ -25,10 +25,10 @@ from bundles.home import Home
 from monitors import story
 from monitors.decisions import Decisions
 from monitors.desk import Desk
+from monitors.heard import Heard
 from monitors.incidents import Body
 from monitors.log.errors import LogCorrupt
 from monitors.log.reader import LogReader
-from monitors.log.record import Record
 from monitors.pages import Sender, rfc3339, wall_clock
 from monitors.signals import Shift, Watching
 from monitors.streams import Stream
@@ -133,9 +133,9 @@ class Monitor:
             self._next_checkpoint = now + CHECKPOINT_SECONDS
         return bool(records)
 
-    def _read(self) -> list[Record]:
+    def _read(self) -> list[Heard]:
         try:
-            records, self._cursor = self._reader.read(self._cursor, READ_RECORDS)
+            records, self._cursor = self._reader.read_as(Heard, self._cursor, READ_RECORDS)
         except LogCorrupt as damage:
             # What lies before it has been read. Behind it the log goes on, now or when the writer begins a new segment.
             if str(damage) != self._damage:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+Buffer = bytes | bytearray | memoryview
 Fields = tuple[tuple[str, str], ...]
 
 MARKS = {"f": b"\x91\xca", "i": b"\x91\xd3", "O": b"\x91\xdb"}
@@ -63,6 +64,59 @@ def unpacked(fields: Sequence[Sequence[str]], rows: Array) -> dict[str, Array]:
     dtype, template = _layout(known)
     columns = np.ascontiguousarray(rows).reshape(len(rows), len(template)).view(dtype)[:, 0]
     return {name: columns[name].astype(NATIVE[kind]) for name, kind in known}
+
+
+def alike(rows: Sequence[Buffer]) -> dict[str, Array] | None:
+    r"""Return the columns of rows that came apart, where all have the same fields, of numbers; else None.
+
+    >>> fields, block = packed({"class": np.array([7, 3]), "energy": np.array([0.5, 2])}, 2)
+    >>> {name: values.tolist() for name, values in alike([row.tobytes() for row in block]).items()}
+    {'class': [7, 3], 'energy': [0.5, 2.0]}
+    >>> alike([b"\x80", b"\xa0"]) is None
+    True
+    """
+    joined = b"".join(rows)
+    length, rest = divmod(len(joined), len(rows))
+    fields = _fields(joined[:length])
+    if rest or fields is None:
+        return None
+    _dtype, template = _layout(fields)
+    block = np.frombuffer(joined, dtype=np.uint8).reshape(len(rows), length)
+    # The numbers aside, rows of the same fields are the same bytes.
+    return unpacked(fields, block) if (block == template)[:, _constant(fields)].all() else None
+
+
+def _fields(row: bytes) -> Fields | None:
+    """Read the fields of a row of numbers; None when it is another map, or none."""
+    if row[:1] == b"\xde":
+        count, offset = int.from_bytes(row[1:3], "big"), 3
+    elif row and 0x80 <= row[0] <= 0x8F:
+        count, offset = row[0] & 0x0F, 1
+    else:
+        return None
+    fields = []
+    for _ in range(count):
+        length = row[offset] & 0x1F if offset < len(row) else 0
+        name = row[offset + 1 : offset + 1 + length]
+        offset += 1 + length + 2
+        kind = {mark: kind for kind, mark in MARKS.items()}.get(row[offset - 2 : offset])
+        if kind not in FORMATS:
+            return None
+        fields.append((name.decode(errors="replace"), kind))
+        offset += NATIVE[kind].itemsize
+    return tuple(fields) if offset == len(row) and len(dict(fields)) == len(fields) else None
+
+
+@lru_cache(maxsize=LAYOUTS_MAX)
+def _constant(fields: Fields) -> Array:
+    """Which bytes of a row are no number's."""
+    dtype, template = _layout(fields)
+    assert dtype.fields is not None, "made with fields"
+    constant = np.ones(len(template), dtype=bool)
+    for name, kind in fields:
+        offset = dtype.fields[name][1]
+        constant[offset : offset + NATIVE[kind].itemsize] = False
+    return constant
 
 
 def _kind(values: Array) -> str:

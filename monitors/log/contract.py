@@ -24,6 +24,8 @@ class Report:
 
     `bad` counts the places where something is wrong; `first_bad` is the first of them as `writer`, `segment`, `seq`,
     `kind` ("altered", "missing", "reordered") and `message`. Records count when their header can be read.
+
+    `unknown` are the calls that the records of `_unknown` count together; each of these is one of the `refused`.
     """
 
     records: int = 0
@@ -31,6 +33,7 @@ class Report:
     refused: int = 0
     shadow: int = 0
     tombstones: int = 0
+    unknown: int = 0
     bad: int = 0
     first_bad: dict[str, Any] | None = None
 

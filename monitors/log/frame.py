@@ -2,9 +2,10 @@
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import TypeVar
 from zlib import crc32
 
 from monitors.log import record as records
@@ -19,6 +20,7 @@ START_BYTES = PREFIX.size + FIXED.size
 ERASED = b"erased. "
 """What a body is filled with when it is erased. Not zeros: those are what a file system leaves of a lost page."""
 
+Form = TypeVar("Form")
 Encoded = tuple[bytes, bytes, int]
 """A record on its way into a frame: header, payload, milliseconds of its id."""
 
@@ -77,7 +79,9 @@ class Entry:
 
     def complete(self, record: Record, body: bytes) -> None:
         """Give a record its payload, unless it was erased."""
-        if len(body) > SALT_BYTES and body != erased_body(len(body)):
+        if body == erased_body(len(body)):
+            record.payload_state = "erased"
+        elif len(body) > SALT_BYTES:
             record.payload = records.decode_payload(memoryview(body)[SALT_BYTES:])
 
 
@@ -91,6 +95,11 @@ class Frame:
     def digest(self) -> bytes:
         """What the next frame calls `previous`."""
         return sha256(self.head).digest()
+
+    def decoded(self, decode: Callable[[bytes], list[Form]]) -> list[Form]:
+        """Decode all headers at one stroke: `decode` takes a msgpack array of them."""
+        headers = self.head[FIXED.size + ENTRY.size * self.start.count :]
+        return decode(b"\xdd" + self.start.count.to_bytes(4, "big") + headers)
 
     def entries(self) -> Iterator[Entry]:
         """Walk the records."""

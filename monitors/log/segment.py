@@ -24,6 +24,7 @@ from monitors.log.frame import (
     decode_start,
     head_is_good,
 )
+from monitors.log.record import Record
 
 MAGIC = b"SNOWLOG1"
 HEADER = struct.Struct("<8sQQQQ32s8s64s")
@@ -43,6 +44,12 @@ LATE_MS = 1_000
 """By how much ids may be out of order in a segment and still be found at once: a slow answer's time."""
 PARQUET = "parquet"
 """The folder of the projection, beside those of the writers."""
+TENSORS = "tensors"
+"""The folder of tensors that are too large for a frame."""
+BODY_READS_MAX = 10
+"""A body read while it is overwritten with "erased. …" has some of both; that takes microseconds a page."""
+FOLDERS = {PARQUET, TENSORS}
+"""What lies beside the writers' folders; no writer can be called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,7 @@ def writers(directory: Path) -> list[str]:
     """List the writers that have something in this log."""
     try:
         with os.scandir(directory) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and entry.name != PARQUET)
+            return sorted(entry.name for entry in entries if entry.is_dir() and entry.name not in FOLDERS)
     except FileNotFoundError:
         return []
 
@@ -303,10 +310,22 @@ class Segment:
 
     def body(self, entry: Entry) -> bytes:
         """Read one record's body. Raises LogCorrupt when it is not what was written."""
-        body = self.read(entry.body_bytes, entry.body_offset)
-        if not entry.body_is_good(body):
-            raise LogCorrupt(self.path, self.writer, entry.seq, entry.body_offset, "damaged payload")
-        return body
+        for _ in range(BODY_READS_MAX):
+            body = self.read(entry.body_bytes, entry.body_offset)
+            if entry.body_is_good(body):
+                return body
+            os.sched_yield()
+        raise LogCorrupt(self.path, self.writer, entry.seq, entry.body_offset, "damaged payload")
+
+    def record(self, entry: Entry) -> Record:
+        """Decode the record of an entry, without its payload."""
+        record = entry.record()
+        record.writer = self.writer
+        return record
+
+    def records(self, frame: Frame) -> list[Record]:
+        """Decode all records of a frame, without their payloads."""
+        return [self.record(entry) for entry in frame.entries()]
 
     def close(self) -> None:
         """Close the file."""

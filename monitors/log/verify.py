@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from monitors.log import tensors
 from monitors.log.contract import Report
 from monitors.log.errors import LogCorrupt
-from monitors.log.frame import Frame
+from monitors.log.frame import Entry, Frame
+from monitors.log.record import UNKNOWN, Record
 from monitors.log.segment import HEADER_BYTES, NO_DIGEST, Segment, numbers, segment_path, writers
 
 
@@ -21,6 +23,8 @@ class _Walk:
     segment: int = 0
     seq: int = 0
     digest: bytes = NO_DIGEST
+    unknown: int = 0
+    good_files: set[str] = field(default_factory=set)
 
     def begin(self, writer: str) -> None:
         self.writer, self.segment, self.seq, self.digest = writer, 0, 0, NO_DIGEST
@@ -61,6 +65,7 @@ def verify(directory: Path) -> Report:
         answered=kinds["answered"],
         refused=kinds["refused"],
         shadow=kinds["shadow"],
+        unknown=walk.unknown,
         bad=len(walk.problems),
         first_bad=walk.problems[0] if walk.problems else None,
     )
@@ -96,9 +101,21 @@ def _verify_frame(segment: Segment, frame: Frame, walk: _Walk) -> None:
     if (start.first_seq, start.previous) != (walk.seq, walk.digest):
         walk.wrong("reordered", f"{segment.path}: the frame at byte {start.offset} is not the next one")
     for entry in frame.entries():
+        record = entry.record()
         try:
-            segment.body(entry)
+            body = segment.body(entry)
         except LogCorrupt as error:
             walk.wrong("altered", str(error), entry.seq)
-        walk.kinds[entry.record().kind] += 1
+        else:
+            _verify_files(segment, entry, record, body, walk)
+        walk.kinds[record.kind] += 1
+        walk.unknown += record.calls if record.model == UNKNOWN else 0
     walk.seq, walk.digest = start.end_seq, frame.digest()
+
+
+def _verify_files(segment: Segment, entry: Entry, record: Record, body: bytes, walk: _Walk) -> None:
+    if record.tensor_files:
+        entry.complete(record, body)
+        if record.payload is not None:
+            for kind, message in tensors.problems(segment.directory, record.payload, walk.good_files):
+                walk.wrong(kind, message, entry.seq)

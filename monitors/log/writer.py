@@ -25,6 +25,7 @@ from monitors.log.frame import MARKER_BYTES, Encoded, decode_start, encode_frame
 from monitors.log.record import Record, id_milliseconds
 from monitors.log.recovery import hold, recover_series
 from monitors.log.segment import (
+    FOLDERS,
     HEADER_BYTES,
     Mark,
     SegmentHeader,
@@ -33,6 +34,7 @@ from monitors.log.segment import (
     sync_directory,
     write_mark,
 )
+from monitors.log.tensors import TensorFiles
 
 WAITING_BYTES_MAX = 256 * 1024 * 1024
 """What may wait for the disk: 20,000 small images (12 KB). A disk that writes 100 MB/s is then 2.5 s behind, and it is
@@ -41,6 +43,10 @@ RECORD_BYTES = 4_096
 """What a record takes in memory beside its tensors: some forty small objects of 50 to 100 bytes."""
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 """A frame ends at the record with which it reaches this: at 100 MB/s the first record waits 80 ms for the last."""
+INLINE_BYTES_MAX = 1024 * 1024
+"""A larger tensor goes into a file of its own. That takes two more syncs, of the file and of its name, some 0.2 ms
+each, where to write and sync a megabyte takes 1 ms anyway. Below it a frame is cheaper. Above it the same tensor, sent
+again, is not written again, and a segment of 64 MiB holds more than a few dozen predictions."""
 SYNC_SECONDS_MAX = 0.002
 """A caller's thread does not sync a disk that took longer the last time: it has others to serve."""
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
@@ -50,7 +56,13 @@ class SegmentWriter:
     """One writer's series of segments. `append` from any thread; `on_durable` is called on the writer's own."""
 
     def __init__(
-        self, directory: Path, name: str, on_durable: OnDurable, *, segment_bytes: int = 64 * 1024 * 1024
+        self,
+        directory: Path,
+        name: str,
+        on_durable: OnDurable,
+        *,
+        segment_bytes: int = 64 * 1024 * 1024,
+        inline_bytes_max: int = INLINE_BYTES_MAX,
     ) -> None:
         """Mend what an earlier process of this name left, and begin a new segment.
 
@@ -62,12 +74,13 @@ class SegmentWriter:
             OSError: the directory can't be written.
             ValueError: the name can't be a folder's, or is longer than 64 bytes.
         """
-        if NAME.fullmatch(name) is None:
+        if NAME.fullmatch(name) is None or name in FOLDERS:
             raise ValueError(f"log writer {name[:80]!r}: expected up to 64 of A-Z a-z 0-9 _ . -, as in 'worker-0'")
         self._directory = directory
         self._name = name
         self._on_durable = on_durable
         self._segment_bytes = segment_bytes
+        self._tensors = TensorFiles(directory, inline_bytes_max)
         (directory / name).mkdir(parents=True, exist_ok=True)
         sync_directory(directory)
         self._held = hold(directory, name)
@@ -111,7 +124,10 @@ class SegmentWriter:
         sooner this way: two hand-overs between threads take as long as the sync of a fast disk. What takes longer than
         `SYNC_SECONDS_MAX` is not waited for again until the writer's thread has seen the disk to be fast.
         """
-        if self._sync_seconds > SYNC_SECONDS_MAX or not self._condition.acquire(blocking=False):
+        # A large tensor has a file of its own to be written and synced.
+        if self._sync_seconds > SYNC_SECONDS_MAX or self._tensors.has_large(record):
+            return False
+        if not self._condition.acquire(blocking=False):
             return False
         try:
             if not self._idle or self._waiting or self._closing:
@@ -134,10 +150,12 @@ class SegmentWriter:
             while batch := self._take():
                 for frame, tokens in self._frames(batch):
                     self._write(frame, tokens)
+                self._tensors.settled()
         finally:
             # Also after an error in `on_durable`: what is appended then would wait for ever.
             with self._condition:
                 self._closing = True
+            self._tensors.settled()
             self._end_segment()
             os.close(self._held)
 
@@ -158,10 +176,15 @@ class SegmentWriter:
         size = 0
         for record, token in batch:
             try:
+                if self._tensors.has_large(record):
+                    record = self._tensors.moved(record)  # noqa: PLW2901 - from here on it is this one
                 header, payload = records.encode(record)
                 encoded = (header, payload, id_milliseconds(record.id))
             except (TypeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
                 self._on_durable([token], RecordUnwritable(f"prediction {record.id[:64]}: {error}"))
+                continue
+            except OSError as error:
+                self._on_durable([token], error)
                 continue
             frame.append(encoded)
             tokens.append(token)

@@ -43,22 +43,22 @@ def test_batches_end_by_count_or_by_time() -> None:
     for number in range(63):
         made.add(record(100 + number / 1_000))
     assert made.rows == 0
-    made.add(record(100.125))
+    made.add(record(100.625))
     assert made.rows == 64
-    made.add(record(100.25))
-    made.add(record(101.125))
+    made.add(record(100.75))
+    made.add(record(101.625))
     assert made.rows == 64
-    made.add(record(101.25))
+    made.add(record(101.75))
     assert made.rows == 66
 
 
 def test_rows_that_come_fast_are_judged_together() -> None:
-    """A batch spans 100 ms however many rows come in them, up to a number that ends it all the same."""
+    """A batch spans half a second however many rows come in them, up to a number that ends it all the same."""
     made = stream()
     for number in range(1_000):
         made.add(record(100 + number / 100_000))
     assert made.rows == 0
-    made.add(record(100.125))
+    made.add(record(100.625))
     assert made.rows == 1_001
     for _number in range(8_192):
         made.add(record(100.13))
