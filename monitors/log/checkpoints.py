@@ -167,6 +167,12 @@ def begin_at(directory: Path, writer: str, number: int) -> Head:
         return Head(writer, number, HEADER_BYTES, header.first_seq, header.previous.hex())
 
 
+def begun(directory: Path, notary: Notary) -> dict[str, int]:
+    """Return the segments with which the writers' chains begin, by the newest checkpoint of a trusted key."""
+    newest = _newest(_tail(directory / FILE), notary, None)
+    return {} if newest is None else {one.writer: one.segment for one in newest.begins}
+
+
 def heads(directory: Path) -> list[Head]:
     """Return the durable end of every chain that has records."""
     found = []

@@ -16,9 +16,10 @@ but FP16 and BF16, which few programs read, become FP32. BYTES are text; an elem
 import re
 import struct
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,11 @@ COLUMNS = {
     "rows": ("int32", "How many rows the prediction has."),
     "time": ("timestamp", "When the call came, UTC, in microseconds."),
     "kind": ("string", "`answered`, `refused` or `shadow`."),
+    "calls": ("int64", "1, but where refusals of strangers were only counted (model `_unknown`)."),
     "status": ("int32", "The HTTP status of the answer."),
     "error": ("string", "What was wrong, in the words of the answer."),
     "error_type": ("string", "What was wrong, in a word."),
+    "endpoint": ("string", "Where such calls came in."),
     "version": ("string", "The version that answered."),
     "bundle": ("string", "The digest of its bundle."),
     "variant": ("string", "The part that it played in the route: `stable` or `canary`."),
@@ -56,7 +59,9 @@ COLUMNS = {
     "batch_size": ("int32", "Rows that ran together."),
     "engine": ("string", "What ran them."),
     "parameters": ("string", "The call's parameters, as JSON."),
-    "tensors": ("tensors", "Of each tensor: `column`, `name`, `datatype` (the protocol's), `shape` (of this row)."),
+    "payload_state": ("string", "`kept`, or why tensors and parameters are not here."),
+    "payload_rate": ("double", "The share of the payloads that is kept."),
+    "tensors": ("tensors", "Of each tensor: `column`, `name`, `datatype`, a row's `shape`, `data_ref`, `withheld`."),
     "writer": ("string", "Whose part of the log the record is in."),
     "seq": ("int64", "Its number there."),
     "model": ("string", "The model. In Parquet it is the name of a folder."),
@@ -64,23 +69,26 @@ COLUMNS = {
 }
 """The columns of the record with their types and meanings, in their order."""
 PARTITIONS = ("model", "date")
+DAY_SECONDS = 86_400
+NO_PAYLOAD = Payload()
+TENSOR_FIELDS = ("column", "name", "datatype", "shape", "data_ref", "withheld")
 SIDES = ("input", "output", "model_input", "model_output")
 NAMED_COLUMNS_MAX = 512
 """Names of tensors come from clients where a model declares none. What is beyond this is in the segments only."""
 DATATYPES = {
-    "BOOL": "?",
-    "UINT8": "u1",
-    "UINT16": "<u2",
-    "UINT32": "<u4",
-    "UINT64": "<u8",
-    "INT8": "i1",
-    "INT16": "<i2",
-    "INT32": "<i4",
-    "INT64": "<i8",
-    "FP16": "<f2",
-    "FP32": "<f4",
-    "FP64": "<f8",
-    "BF16": "<u2",
+    "BOOL": np.dtype("?"),
+    "UINT8": np.dtype("u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "INT8": np.dtype("i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+    "BF16": np.dtype("<u2"),
 }
 UNNAMEABLE = re.compile(r"[^A-Za-z0-9_]")
 LENGTH = struct.Struct("<I")
@@ -91,45 +99,56 @@ Cell = Any
 
 @dataclass(slots=True)
 class Columns:
-    """Rows in the making, column by column. `named` are the columns of tensors and signals; rows without a value of
-    theirs are left out at the end of a list."""
+    """Rows in the making.
 
-    count: int = 0
-    fixed: dict[str, list[Cell]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
+    `fixed` has a tuple a row, in the order of `COLUMNS`; `time` is in microseconds since the epoch. `named` are the
+    columns of tensors and signals, in which the last rows may be missing.
+    """
+
+    fixed: list[tuple[Cell, ...]] = field(default_factory=list)
     named: dict[tuple[str, str], list[Cell]] = field(default_factory=dict)
+    _described: dict[Any, list[dict[str, Any]]] = field(default_factory=dict)
 
     def add(self, record: Record) -> None:
         """Add the rows of a record."""
-        payload = record.payload or Payload()
+        payload = record.payload or NO_PAYLOAD
         rows = max(1, record.rows)
         tensors = list(_tensors(payload, rows))
-        values = _values(record, payload)
+        before, behind = _before(record, payload, rows), _behind(record, payload)
         for row in range(rows):
-            here = [(key, tensor, shape, cells[row]) for key, tensor, shape, cells in tensors if cells[row] is not None]
-            values["id"] = record.id if rows == 1 else f"{record.id}.{row}"
-            values["row"] = row
-            values["tensors"] = [
-                {"column": column(*key), "name": tensor.name, "datatype": tensor.datatype, "shape": shape}
-                for key, tensor, shape, _cell in here
-            ]
-            for name, known in self.fixed.items():
-                known.append(values[name])
-            for key, _tensor, _shape, cell in here:
-                self._put(key, cell)
+            count = len(self.fixed)
+            here = []
+            for side, tensor, shape, cells in tensors:
+                here.append((side, tensor.name, tensor.datatype, tuple(shape), tensor.data_ref, tensor.withheld))
+                if cells[row] is not None:
+                    self._put((side, tensor.name), count, cells[row])
             for name, signal in record.signals.items():
                 if row < len(signal):
-                    self._put(("signal", name), signal[row])
-            self.count += 1
+                    self._put(("signal", name), count, signal[row])
+            id = record.id if rows == 1 else f"{record.id}.{row}"
+            self.fixed.append((id, record.id, row, *before, self._describe(tuple(here)), *behind))
 
-    def _put(self, key: tuple[str, str], cell: Cell) -> None:
+    def _put(self, key: tuple[str, str], row: int, cell: Cell) -> None:
         cells = self.named.get(key)
         if cells is None:
             if len(self.named) >= NAMED_COLUMNS_MAX:
                 return
             cells = self.named[key] = []
-        cells.extend([None] * (self.count - len(cells)))
-        if len(cells) == self.count:
+        if len(cells) == row:
             cells.append(cell)
+        elif len(cells) < row:
+            cells += [None] * (row - len(cells))
+            cells.append(cell)
+
+    def _describe(self, tensors: tuple[tuple[Any, ...], ...]) -> list[dict[str, Any]]:
+        """Return the cell of `tensors`; rows with the same tensors share one."""
+        found = self._described.get(tensors)
+        if found is None:
+            found = self._described[tensors] = [
+                dict(zip(TENSOR_FIELDS, (column(side, name), name, datatype, list(shape), *more), strict=True))
+                for side, name, datatype, shape, *more in tensors
+            ]
+        return found
 
     def names(self) -> dict[tuple[str, str], str]:
         """Return how the columns of tensors and signals are called, no two alike."""
@@ -144,14 +163,16 @@ class Columns:
     def named_cells(self, key: tuple[str, str]) -> list[Cell]:
         """Return the cells of one of them, one a row."""
         cells = self.named[key]
-        return cells + [None] * (self.count - len(cells))
+        return cells + [None] * (len(self.fixed) - len(cells))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Return the rows as JSON knows them."""
-        names = self.names()
-        every = {**self.fixed, **{name: self.named_cells(key) for key, name in names.items()}}
-        for row in range(self.count):
-            yield {name: plain(cells[row]) for name, cells in every.items()}
+        named = {name: self.named_cells(key) for key, name in self.names().items()}
+        for row, cells in enumerate(self.fixed):
+            values = dict(zip(COLUMNS, cells, strict=True))
+            values["time"] = datetime.fromtimestamp(values["time"] / 1e6, UTC)
+            values |= {name: cells[row] for name, cells in named.items()}
+            yield {name: plain(cell) for name, cell in values.items()}
 
 
 def column(side: str, name: str) -> str:
@@ -182,63 +203,76 @@ def plain(cell: Cell) -> Any:
     return cell
 
 
-def moment(seconds: float) -> datetime:
-    """Return a record's time as the table has it."""
-    return datetime.fromtimestamp(seconds, UTC)
+def day(seconds: float) -> str:
+    """Return the day of a record's time, UTC.
+
+    >>> day(1_700_000_000.5)
+    '2023-11-14'
+    """
+    return _day(int(seconds // DAY_SECONDS))
 
 
-def _values(record: Record, payload: Payload) -> dict[str, Cell]:
-    time = moment(record.time)
-    timings = record.timings
-    return {
-        "prediction_id": record.id,
-        "rows": max(1, record.rows),
-        "time": time,
-        "kind": record.kind,
-        "status": record.status,
-        "error": payload.error,
-        "error_type": record.error_type,
-        "version": record.version,
-        "bundle": record.bundle,
-        "variant": record.variant,
-        "reason": record.reason,
-        "probability": record.probability,
-        "route_revision": record.route_revision,
-        "rollout": record.rollout,
-        "unit": payload.unit,
-        "unit_hash": None if record.group is None else f"{record.group:014x}",
-        "client_id": payload.client_id,
-        "request_id": payload.request_id,
-        "trace_id": record.trace_id,
-        "span_id": record.span_id,
-        "total_ms": timings.get("total"),
-        "decode_ms": timings.get("decode"),
-        "queue_ms": timings.get("queue"),
-        "compute_ms": timings.get("compute"),
-        "batch_size": record.batch_size,
-        "engine": record.engine,
-        "parameters": orjson.dumps(payload.parameters).decode() if payload.parameters else None,
-        "writer": record.writer,
-        "seq": record.seq,
-        "model": record.model,
-        "date": time.date().isoformat(),
-    }
+@lru_cache(64)
+def _day(number: int) -> str:
+    return datetime.fromtimestamp(number * DAY_SECONDS, UTC).date().isoformat()
 
 
-def _tensors(payload: Payload, rows: int) -> Iterator[tuple[tuple[str, str], Tensor, list[int], list[Cell]]]:
-    """Yield each tensor: its key, itself, a row's shape, and a cell for each row."""
-    for side in SIDES:
-        for tensor in getattr(payload, f"{side}s"):
-            elements = _elements(tensor)
-            if elements is None:
-                continue
-            shape = tensor.shape
-            if rows > 1 and shape and shape[0] == rows and len(elements) % rows == 0:
+def _before(record: Record, payload: Payload, rows: int) -> tuple[Cell, ...]:
+    """Return the cells between `row` and `tensors`."""
+    timing = record.timings.get
+    return (
+        rows,
+        round(record.time * 1e6),
+        record.kind,
+        record.calls,
+        record.status,
+        payload.error,
+        record.error_type,
+        record.endpoint,
+        record.version,
+        record.bundle,
+        record.variant,
+        record.reason,
+        record.probability,
+        record.route_revision,
+        record.rollout,
+        payload.unit,
+        None if record.group is None else f"{record.group:014x}",
+        payload.client_id,
+        payload.request_id,
+        record.trace_id,
+        record.span_id,
+        timing("total"),
+        timing("decode"),
+        timing("queue"),
+        timing("compute"),
+        record.batch_size,
+        record.engine,
+        orjson.dumps(payload.parameters).decode() if payload.parameters else None,
+        record.payload_state,
+        record.payload_rate,
+    )
+
+
+def _behind(record: Record, payload: Payload) -> tuple[Cell, ...]:
+    """Return the cells behind `tensors`."""
+    return record.writer, record.seq, record.model, day(record.time)
+
+
+def _tensors(payload: Payload, rows: int) -> Iterator[tuple[str, Tensor, Sequence[int], list[Cell]]]:
+    """Yield each tensor that is there: its side, itself, a row's shape, and a cell for each row."""
+    sides = (payload.inputs, payload.outputs, payload.model_inputs, payload.model_outputs)
+    for side, tensors in zip(SIDES, sides, strict=True):
+        for tensor in tensors:
+            elements, shape = _elements(tensor), tensor.shape
+            parted = rows > 1 and len(shape) > 0 and shape[0] == rows
+            if elements is None or rows == 1:
+                yield side, tensor, shape[1:] if parted else shape, [elements] * rows
+            elif parted and len(elements) % rows == 0:
                 size = len(elements) // rows
-                cells = [elements[row * size : (row + 1) * size] for row in range(rows)]
-                yield (side, tensor.name), tensor, shape[1:], cells
+                yield side, tensor, shape[1:], [elements[row * size : (row + 1) * size] for row in range(rows)]
             else:
-                yield (side, tensor.name), tensor, shape, [elements, *[None] * (rows - 1)]
+                yield side, tensor, shape, [elements, *[None] * (rows - 1)]
 
 
 def _elements(tensor: Tensor) -> Cell:
@@ -246,7 +280,7 @@ def _elements(tensor: Tensor) -> Cell:
     if tensor.datatype == "BYTES":
         return _texts(tensor.data)
     dtype = DATATYPES.get(tensor.datatype)
-    if dtype is None or len(tensor.data) % np.dtype(dtype).itemsize:
+    if dtype is None or len(tensor.data) % dtype.itemsize or not tensor.data:
         return None
     array = np.frombuffer(tensor.data, dtype)
     if tensor.datatype == "BF16":

@@ -12,19 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from monitors.log.columns import COLUMNS, PARTITIONS, Cell, Columns
+from monitors.log.columns import COLUMNS, PARTITIONS, TENSOR_FIELDS, Cell, Columns
 
-TENSORS = pa.list_(
-    pa.struct([("column", pa.string()), ("name", pa.string()), ("datatype", pa.string()), ("shape", pa.list_(pa.int64()))])
-)
+TENSOR = pa.struct([(name, pa.list_(pa.int64()) if name == "shape" else pa.string()) for name in TENSOR_FIELDS])
 TYPES = {
     "string": pa.string(),
     "int32": pa.int32(),
     "int64": pa.int64(),
     "double": pa.float64(),
     "timestamp": pa.timestamp("us", tz="UTC"),
-    "date": pa.string(),
-    "tensors": TENSORS,
+    "date": pa.date32(),
+    "tensors": pa.list_(TENSOR),
 }
 GROUP_BYTES = 16 * 1024 * 1024
 """What a row group should take: a query that needs one row reads this much of a column at most."""
@@ -32,19 +30,31 @@ GROUP_BYTES = 16 * 1024 * 1024
 
 def table(columns: Columns) -> pa.Table:
     """Return the rows as an Arrow table, sorted by prediction and row."""
-    arrays = {name: pa.array(columns.fixed[name], TYPES[kind]) for name, (kind, _meaning) in COLUMNS.items()}
+    fixed = dict(zip(COLUMNS, zip(*columns.fixed, strict=True), strict=True))
+    arrays = {name: _array(fixed[name], kind) for name, (kind, _meaning) in COLUMNS.items()}
     for key, name in columns.names().items():
         cells = columns.named_cells(key)
         arrays[name] = _signal(cells) if key[0] == "signal" else _lists(cells)
-    made = pa.table(arrays).sort_by([("prediction_id", "ascending"), ("row", "ascending")])
-    dates = made.column("date").cast(pa.date32())
-    return made.set_column(made.schema.get_field_index("date"), "date", dates)
+    return pa.table(arrays).sort_by([("prediction_id", "ascending"), ("row", "ascending")])
 
 
 def write(made: pa.Table, path: Path) -> None:
     """Write a table to a file, compressed; the columns of the partition are in the path and not in the file."""
     rows = max(1_000, min(100_000, GROUP_BYTES * made.num_rows // max(1, made.nbytes)))
     pq.write_table(made.drop_columns(list(PARTITIONS)), path, compression="zstd", row_group_size=rows)
+
+
+def _array(cells: Sequence[Cell], kind: str) -> pa.Array:
+    if kind == "timestamp":
+        return pa.array(cells, pa.int64()).cast(TYPES[kind])
+    if kind == "date":
+        return pa.array(cells, pa.string()).cast(TYPES[kind])
+    if kind == "tensors":
+        # Rows share these cells, so each is converted once.
+        shared = {id(one): one for one in cells}
+        places = {one: place for place, one in enumerate(shared)}
+        return pa.array(list(shared.values()), TYPES[kind]).take(pa.array([places[id(one)] for one in cells]))
+    return pa.array(cells, TYPES[kind])
 
 
 def _signal(cells: Sequence[Cell]) -> pa.Array:
@@ -66,8 +76,7 @@ def _lists(cells: Sequence[Cell]) -> pa.Array:
     lengths = np.fromiter((0 if one is None else len(one) for one in cells), np.int64, len(cells))
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     missing = pa.array([one is None for one in cells], pa.bool_())
-    lists = pa.LargeListArray if offsets[-1] >= 2**31 else pa.ListArray
-    return lists.from_arrays(pa.array(offsets, lists is pa.LargeListArray and pa.int64() or pa.int32()), pa.array(values), mask=missing)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values), mask=missing)
 
 
 def _listed(cell: Cell) -> list[Any] | None:

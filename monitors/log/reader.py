@@ -5,18 +5,30 @@ what it can't read it reports: no record is passed over in silence.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from heapq import merge
 from pathlib import Path
 from typing import TypeVar
 
+import apsw
 import msgspec
 
 from monitors.log import tensors
 from monitors.log.contract import Cursor, Place, Report
 from monitors.log.errors import LogCorrupt
 from monitors.log.frame import Entry, Frame
+from monitors.log.manifest import Manifest
 from monitors.log.record import Record, id_milliseconds
-from monitors.log.segment import HEADER_BYTES, Mark, Segment, numbers, segment_path, writers
+from monitors.log.segment import (
+    HEADER_BYTES,
+    Mark,
+    Segment,
+    numbers,
+    plain_numbers,
+    sealed_numbers,
+    segment_path,
+    writers,
+)
 from monitors.log.verify import verify
 
 Form = TypeVar("Form")
@@ -162,20 +174,46 @@ class LogReader:
         prediction_id = prediction_id.lower()
         milliseconds = id_milliseconds(prediction_id)
         damage: LogCorrupt | None = None
-        for writer in writers(self._directory):
-            for number in reversed(numbers(self._directory, writer)):
-                try:
-                    with Segment(self._directory, writer, number) as segment:
-                        record = _in_segment(segment, prediction_id, milliseconds)
-                        if record is not None:
-                            return record
-                except LogCorrupt as error:
-                    if error.kind.startswith("damaged payload"):
-                        raise
-                    damage = error
+        for writer, number in self._candidates(milliseconds):
+            try:
+                with Segment(self._directory, writer, number) as segment:
+                    record = _in_segment(segment, prediction_id, milliseconds)
+                    if record is not None:
+                        return record
+            except FileNotFoundError:
+                continue  # Retention was here.
+            except LogCorrupt as error:
+                if error.kind.startswith("damaged payload"):
+                    raise
+                damage = error
         if damage is not None:
             raise damage
         return None
+
+    def _candidates(self, milliseconds: int) -> Iterator[tuple[str, int]]:
+        """Yield the segments that may hold an id of this time: by the manifest, then those that are not in it.
+
+        The manifest knows the times of what is sealed, so that a look-up opens one or two segments of thousands. Without
+        it (it is damaged, or not there) all are looked at.
+        """
+        tried = self._covering(milliseconds)
+        yield from tried
+        names = writers(self._directory)
+        for writer in names:
+            for number in reversed(plain_numbers(self._directory, writer)):
+                yield writer, number
+        # An id that is nowhere, or one whose segment was sealed in between.
+        yield from (one for one in self._covering(milliseconds) if one not in tried)
+        with suppress(apsw.Error), Manifest(self._directory) as manifest:
+            tried += manifest.known()
+        for writer in names:
+            unknown = {(writer, number) for number in sealed_numbers(self._directory, writer)} - set(tried)
+            yield from sorted(unknown, reverse=True)
+
+    def _covering(self, milliseconds: int) -> list[tuple[str, int]]:
+        with suppress(apsw.Error), Manifest(self._directory) as manifest:
+            return manifest.covering(milliseconds)
+        return []
 
     def records(self, *, since: float | None = None, with_payload: bool = False) -> Iterator[Record]:
         """Walk all durable records from `since` (seconds since the epoch) on.
@@ -192,7 +230,8 @@ class LogReader:
     def _series(self, writer: str, since: float, *, with_payload: bool) -> Iterator[Record]:
         since_ms = int(since * 1_000)
         for number in numbers(self._directory, writer):
-            with Segment(self._directory, writer, number) as segment:
+            # One that is not there any more: retention was here.
+            with suppress(FileNotFoundError), Segment(self._directory, writer, number) as segment:
                 mark = segment.mark()
                 if mark.last_ms < since_ms:
                     continue
