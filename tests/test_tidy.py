@@ -29,6 +29,7 @@ FLOORS = (  # The longest name that fits decides. A module imports its own floor
     ("monitors", 2),
     ("gateway", 3),
     ("gateway.app", 4),
+    ("gateway.sealer", 4),
     ("gateway.cli", 5),
     ("gateway.commands", 5),
     ("gateway.demo", 5),

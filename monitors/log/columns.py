@@ -276,7 +276,9 @@ def _tensors(payload: Payload, rows: int) -> Iterator[tuple[str, Tensor, Sequenc
 
 
 def _elements(tensor: Tensor) -> Cell:
-    """Return a tensor's elements; None for what was not kept, or is no tensor: clients may send anything."""
+    """Return a tensor's elements; None for what is elsewhere, was not kept, or is no tensor: clients may send anything."""
+    if tensor.data_ref is not None:
+        return None
     if tensor.datatype == "BYTES":
         return _texts(tensor.data)
     dtype = DATATYPES.get(tensor.datatype)

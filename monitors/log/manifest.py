@@ -1,7 +1,7 @@
 """The manifest: what is sealed and projected, in one SQLite file beside the writers' folders, `manifest.db`.
 
     segments    each sealed segment: which numbers and times, how many records, its size and digest; `projected` is the
-                form of its Parquet files, or 0 while it has none
+                form of its Parquet files, 0 while it has none, and -1 when it is to be looked at again
     files       each Parquet file: of which segment, which model and day, rows, times, size and digest
     bundles     which bundles the records of a segment name
     removed     of each writer, what retention has removed so far
@@ -123,7 +123,7 @@ class Manifest:
         paths = [one.path for one in self.files(writer, number)]
         with self._connection:
             self._ask("DELETE FROM files WHERE writer = ? AND number = ?", writer, number)
-            self._ask("UPDATE segments SET projected = 0 WHERE writer = ? AND number = ?", writer, number)
+            self._ask("UPDATE segments SET projected = -1 WHERE writer = ? AND number = ?", writer, number)
         return paths
 
     def remove(self, segments: Iterable[Sealed], gaps: Iterable[tuple[str, str, Sealed]]) -> None:

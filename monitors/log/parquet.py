@@ -30,7 +30,8 @@ GROUP_BYTES = 16 * 1024 * 1024
 
 def table(columns: Columns) -> pa.Table:
     """Return the rows as an Arrow table, sorted by prediction and row."""
-    fixed = dict(zip(COLUMNS, zip(*columns.fixed, strict=True), strict=True))
+    by_column = zip(*columns.fixed, strict=True) if columns.fixed else ((),) * len(COLUMNS)
+    fixed = dict(zip(COLUMNS, by_column, strict=True))
     arrays = {name: _array(fixed[name], kind) for name, (kind, _meaning) in COLUMNS.items()}
     for key, name in columns.names().items():
         cells = columns.named_cells(key)
@@ -53,7 +54,7 @@ def _array(cells: Sequence[Cell], kind: str) -> pa.Array:
         # Rows share these cells, so each is converted once.
         shared = {id(one): one for one in cells}
         places = {one: place for place, one in enumerate(shared)}
-        return pa.array(list(shared.values()), TYPES[kind]).take(pa.array([places[id(one)] for one in cells]))
+        return pa.array(list(shared.values()), TYPES[kind]).take(pa.array([places[id(one)] for one in cells], pa.int64()))
     return pa.array(cells, TYPES[kind])
 
 

@@ -4,7 +4,7 @@ A reader needs nothing from the writers but their files. It goes up to each segm
 what it can't read it reports: no record is passed over in silence.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from heapq import merge
 from pathlib import Path
@@ -215,8 +215,10 @@ class LogReader:
             return manifest.covering(milliseconds)
         return []
 
-    def records(self, *, since: float | None = None, with_payload: bool = False) -> Iterator[Record]:
-        """Walk all durable records from `since` (seconds since the epoch) on.
+    def records(
+        self, *, since: float | None = None, with_payload: bool = False, without: Container[tuple[str, int]] = ()
+    ) -> Iterator[Record]:
+        """Walk all durable records from `since` (seconds since the epoch) on, but those of segments in `without`.
 
         The writers' series are merged by time; within one of them it is the order of writing.
 
@@ -224,12 +226,16 @@ class LogReader:
             LogCorrupt: a durable frame is damaged.
         """
         names = writers(self._directory)
-        series = [self._series(writer, since or 0.0, with_payload=with_payload) for writer in names]
+        series = [self._series(writer, since or 0.0, without, with_payload=with_payload) for writer in names]
         return merge(*series, key=lambda record: record.time)
 
-    def _series(self, writer: str, since: float, *, with_payload: bool) -> Iterator[Record]:
+    def _series(
+        self, writer: str, since: float, without: Container[tuple[str, int]], *, with_payload: bool
+    ) -> Iterator[Record]:
         since_ms = int(since * 1_000)
         for number in numbers(self._directory, writer):
+            if (writer, number) in without:
+                continue
             # One that is not there any more: retention was here.
             with suppress(FileNotFoundError), Segment(self._directory, writer, number) as segment:
                 mark = segment.mark()

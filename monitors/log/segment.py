@@ -48,7 +48,9 @@ TENSORS = "tensors"
 """The folder of tensors that are too large for a frame."""
 BODY_READS_MAX = 10
 """A body read while it is overwritten with "erased. …" has some of both; that takes microseconds a page."""
-FOLDERS = {PARQUET, TENSORS}
+CURSORS = "cursors"
+"""The folder of the followers that have a name."""
+FOLDERS = {CURSORS, PARQUET, TENSORS}
 """What lies beside the writers' folders; no writer can be called so."""
 
 
