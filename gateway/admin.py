@@ -11,6 +11,8 @@ so their handlers are plain functions, which the framework runs on threads.
 """
 
 from collections.abc import Callable, Collection, Iterable
+from datetime import UTC, datetime
+from time import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
@@ -22,7 +24,7 @@ from gateway import metrics_page
 from gateway.console.live import Live
 from gateway.console.pages import add_console
 from gateway.guard import Guard
-from gateway.operations import Operations
+from gateway.operations import LISTED_SECONDS, ROWS_MAX, Operations
 from gateway.problems import DESCRIBED, add_problem_handlers
 from gateway.traffic import Sampler, Traffic
 
@@ -199,6 +201,18 @@ def _looking(operations: Operations, traffic: Traffic) -> APIRouter:
         """All that the console shows."""
         return operations.overview(traffic)
 
+    @router.get("/predictions")
+    def predictions(
+        model: Annotated[str | None, Query(max_length=128)] = None,
+        since: Annotated[datetime | None, Query(description="From when on, RFC 3339; null: the last 24 hours.")] = None,
+        until: Annotated[datetime | None, Query(description="Up to when, RFC 3339.")] = None,
+        where: Annotated[str | None, Query(max_length=8192, description="A condition in SQL (docs/log.md).")] = None,
+        limit: Annotated[int, Query(ge=1, le=ROWS_MAX)] = 100,
+    ) -> list[dict[str, Any]]:
+        """Rows of the inference table, newest first."""
+        begin = time() - LISTED_SECONDS if since is None else _seconds(since)
+        return operations.predictions(model, begin, None if until is None else _seconds(until), where, limit)
+
     @router.get("/predictions/{id}")
     def prediction(id: str, *, chain: bool = False) -> dict[str, Any]:
         """One prediction; with `chain`, all that stands behind it."""
@@ -220,3 +234,8 @@ def _looking(operations: Operations, traffic: Traffic) -> APIRouter:
         return operations.monitors()
 
     return router
+
+
+def _seconds(moment: datetime) -> float:
+    """Return seconds since the epoch; a time without a zone is UTC."""
+    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()

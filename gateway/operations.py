@@ -21,9 +21,16 @@ from gateway.prediction import bundle_json, chain, record_json, ref_words
 from gateway.settings import REPLICAS_MAX
 from gateway.traffic import Traffic
 from monitors.log.errors import LogError
+from monitors.log.listing import QueryRefused, Question, rows
+from monitors.log.projection import NotInstalled
 from monitors.log.reader import LogReader
 from state import Change, State
 
+LISTED_SECONDS = 86_400.0
+"""How far back predictions are listed when nobody says since when."""
+ROWS_MAX = 10_000
+ANSWER_BYTES_MAX = 64 * 1024 * 1024
+"""What an answer with rows may take as a table, of which JSON makes some three times as much."""
 VERDICTS = ("model-broken", "world-changed", "data-pipeline", "expected-event", "false-alarm")
 EFFECTS = {
     "model-broken": (
@@ -245,6 +252,23 @@ class Operations:
             )
         shown = record_json(record)
         return shown | {"provenance": chain(record, self._home, self.refs)} if chain_wanted else shown
+
+    def predictions(
+        self, model: str | None, since: float, until: float | None, where: str | None, limit: int
+    ) -> list[dict[str, Any]]:
+        """Return rows of the inference table, newest first; times are seconds since the epoch.
+
+        Raises:
+            OperationError: a condition that is none, or needs an extra, or more than can be answered (422).
+        """
+        if not 1 <= limit <= ROWS_MAX:
+            raise OperationError(f"limit {limit}: expected 1 to {ROWS_MAX}", 422)
+        try:
+            return rows(self._home.log, Question(model, since, until, where, limit), ANSWER_BYTES_MAX)
+        except (QueryRefused, NotInstalled) as error:
+            raise OperationError(str(error), 422) from error
+        except LogError as error:
+            raise OperationError(f"{error}; `snowgate log verify` says more", 500) from error
 
     def incidents(self, model: str | None = None) -> list[dict[str, Any]]:
         """Return all incidents, or those of one model, newest first."""

@@ -5,11 +5,12 @@ The key, when the gateway asks for one, comes from SNOWGATE_API_KEY.
 
 import os
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import orjson
 import urllib3
 
+from gateway.audit import rfc3339
 from gateway.operations import OperationError
 
 TIMEOUT_SECONDS = 30.0
@@ -60,6 +61,14 @@ class RemoteOperations:
     def prediction(self, id: str, *, chain_wanted: bool = False) -> Any:
         """See `Operations.prediction`."""
         return self._ask("GET", f"predictions/{_part(id)}?chain={'true' if chain_wanted else 'false'}")
+
+    def predictions(self, model: str | None, since: float, until: float | None, where: str | None, limit: int) -> Any:
+        """See `Operations.predictions`."""
+        end = None if until is None else rfc3339(until)
+        given = {"model": model, "since": rfc3339(since), "until": end, "where": where, "limit": limit}
+        return self._ask(
+            "GET", "predictions?" + urlencode({name: one for name, one in given.items() if one is not None})
+        )
 
     def incidents(self, model: str | None = None) -> Any:
         """See `Operations.incidents`."""

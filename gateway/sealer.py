@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from bundles.home import Home
 from gateway.audit import now
 from gateway.lineage import die_with
 from gateway.notary import HomeNotary
+from gateway.settings import LogSettings
 from monitors.log.contract import Cursor
 from monitors.log.errors import LogError
 from monitors.log.manifest import Manifest
@@ -62,7 +63,11 @@ class SealerSettings:
     @property
     def limits(self) -> Limits:
         """As retention takes them."""
-        return Limits(None if self.keep_days is None else int(self.keep_days * DAY_MS), self.max_bytes)
+        return _limits(self.keep_days, self.max_bytes)
+
+
+def _limits(keep_days: float | None, max_bytes: int | None) -> Limits:
+    return Limits(None if keep_days is None else int(keep_days * DAY_MS), max_bytes)
 
 
 class Sealing:
@@ -95,7 +100,9 @@ class Sealing:
         self._say(None)
         if sealed is not None:
             records = sealed.end_seq - sealed.first_seq
-            log.info("sealed segment %d of %s: %d records, %d bytes", sealed.number, sealed.writer, records, sealed.bytes)
+            log.info(
+                "sealed segment %d of %s: %d records, %d bytes", sealed.number, sealed.writer, records, sealed.bytes
+            )
         for one in removed:
             log.info("removed segment %d of %s (%s)", one.segment.number, one.segment.writer, one.reason)
         return 0.0 if sealed is not None else IDLE_SECONDS
@@ -117,9 +124,8 @@ class Sealing:
         if behind:
             names = sorted({one["cursor"] for one in behind})
             lost = sum(one["end_seq"] - one["first_seq"] for one in behind)
-            self._outages.log_gap(
-                f"{lost} records were removed before {', '.join(names)} had read them; [log] max_bytes is {self._limits.bytes_max}"
-            )
+            limit = f"[log] max_bytes is {self._limits.bytes_max}"
+            self._outages.log_gap(f"{lost} records were removed before {', '.join(names)} had read them; {limit}")
         elif self._told is None or self._told["lagging"]:
             self._outages.log_gap_over("no follower is behind what was removed")
         self._commit(totals | {"lagging": sorted({one["cursor"] for one in behind})})
@@ -145,6 +151,23 @@ def sealer(home: Home, state: State, limits: Limits) -> Sealer:
         now_ms=lambda: time.time_ns() // 1_000_000,
         parquet=parquet,
     )
+
+
+def seal_now(
+    home: Home, state: State, settings: LogSettings, progress: Callable[[str], None], *, rebuild: bool
+) -> dict[str, Any]:
+    """Do all there is to do, and return what there is then. Raises OSError, LogError, BundleError, apsw.Error."""
+    work = sealer(home, state, _limits(settings.keep_days, settings.max_bytes))
+    work.start()
+    if rebuild:
+        for one in work.rebuild():
+            progress(f"segment {one.number} of {one.writer}: {one.end_seq - one.first_seq} records")
+    while (sealed := work.turn()) is not None:
+        progress(f"segment {sealed.number} of {sealed.writer}: {sealed.end_seq - sealed.first_seq} records")
+    for removal in work.retire():
+        progress(f"segment {removal.segment.number} of {removal.segment.writer} is removed ({removal.reason})")
+    with Manifest(home.log) as manifest:
+        return manifest.totals() | {"removed": manifest.removed(), "gaps": manifest.gaps()}
 
 
 def followers(home: Home, state: State) -> Mapping[str, Cursor]:

@@ -5,16 +5,26 @@ from pathlib import Path
 
 import click
 
-from gateway.commands.options import NounGroup, actor, existing_home, home_option, output_option, reason_option
+from gateway.commands.options import (
+    NounGroup,
+    actor,
+    existing_home,
+    home_option,
+    output_option,
+    progress,
+    reason_option,
+)
 from gateway.forgetting import forget as forget_payloads
 from gateway.output import facts, show
+from gateway.sealer import seal_now
+from gateway.settings import find_file, load_settings, read_environment
 from monitors.log.reader import LogReader
 from state.sqlite import SqliteState
 
 
 @click.group(cls=NounGroup)
 def log() -> None:
-    """Check the prediction log, and erase from it."""
+    """Check the prediction log, seal it, and erase from it."""
 
 
 @log.command()
@@ -30,6 +40,31 @@ def verify(home: Path, output: str) -> int:
     report = asdict(LogReader(existing_home(home).log).verify())
     show(report, output, name="records", tell=lambda one: facts(list(one.items())))
     return 0 if report["first_bad"] is None else 1
+
+
+@log.command()
+@home_option
+@output_option
+@click.option("--rebuild", is_flag=True, help="Make the manifest's entries and all Parquet files again.")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="Settings file.  [default: snowgate.toml]")
+def seal(home: Path, output: str, rebuild: bool, file: Path | None) -> None:
+    """Seal now: compress closed segments, project them into Parquet, remove what is too old or too much.
+
+    A running gateway does so by itself; this also works beside it.
+
+    \b
+    Examples:
+      snowgate log seal
+      snowgate log seal --rebuild
+    """
+    opened = existing_home(home)
+    settings, _origins = load_settings(file or find_file(opened.path), read_environment(), {})
+    state = SqliteState(opened.state)
+    try:
+        told = seal_now(opened, state, settings.log, progress, rebuild=rebuild)
+    finally:
+        state.close()
+    show(told, output, name="segments", tell=lambda one: facts(list(one.items())))
 
 
 @log.command()

@@ -18,7 +18,7 @@ import struct
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -114,7 +114,7 @@ class Columns:
         payload = record.payload or NO_PAYLOAD
         rows = max(1, record.rows)
         tensors = list(_tensors(payload, rows))
-        before, behind = _before(record, payload, rows), _behind(record, payload)
+        before, behind = _before(record, payload, rows), _behind(record)
         for row in range(rows):
             count = len(self.fixed)
             here = []
@@ -125,8 +125,8 @@ class Columns:
             for name, signal in record.signals.items():
                 if row < len(signal):
                     self._put(("signal", name), count, signal[row])
-            id = record.id if rows == 1 else f"{record.id}.{row}"
-            self.fixed.append((id, record.id, row, *before, self._describe(tuple(here)), *behind))
+            name = record.id if rows == 1 else f"{record.id}.{row}"
+            self.fixed.append((name, record.id, row, *before, self._describe(tuple(here)), *behind))
 
     def _put(self, key: tuple[str, str], row: int, cell: Cell) -> None:
         cells = self.named.get(key)
@@ -191,7 +191,9 @@ def plain(cell: Cell) -> Any:
     ([1.5, None], '2026-11-25T02:40:00.000000Z')
     """
     if isinstance(cell, datetime):
-        return cell.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return cell.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(cell, date):
+        return cell.isoformat()
     if isinstance(cell, np.ndarray):
         cell = cell.tolist()
     if isinstance(cell, list):
@@ -254,7 +256,7 @@ def _before(record: Record, payload: Payload, rows: int) -> tuple[Cell, ...]:
     )
 
 
-def _behind(record: Record, payload: Payload) -> tuple[Cell, ...]:
+def _behind(record: Record) -> tuple[Cell, ...]:
     """Return the cells behind `tensors`."""
     return record.writer, record.seq, record.model, day(record.time)
 
@@ -276,7 +278,7 @@ def _tensors(payload: Payload, rows: int) -> Iterator[tuple[str, Tensor, Sequenc
 
 
 def _elements(tensor: Tensor) -> Cell:
-    """Return a tensor's elements; None for what is elsewhere, was not kept, or is no tensor: clients may send anything."""
+    """Return a tensor's elements; None for what is elsewhere, was not kept, or is no tensor."""
     if tensor.data_ref is not None:
         return None
     if tensor.datatype == "BYTES":

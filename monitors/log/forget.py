@@ -2,9 +2,11 @@
 
 This is safe beside a living writer. It writes a segment only behind its durable mark, and the mark itself; what lies
 before the mark it never touches again, and that is all that is overwritten here. A reader that comes in between sees
-some of both, and reads again. A sealed segment is written anew, without them, and takes the place of the old one; its
-Parquet files go first, and the sealer makes them anew. The sealing lock is held meanwhile. After an interruption (a power cut) a body may be half of each: then `log verify` names
+some of both, and reads again. After an interruption (a power cut) a body may be half of each: then `log verify` names
 it as altered, and forgetting once more finds it again, because records are chosen by their headers.
+
+A sealed segment is written anew, without them, and takes the place of the old one. Its Parquet files go first, and the
+sealer makes them anew. The sealing lock is held meanwhile.
 
 What becomes durable after the walk has passed its segment is not forgotten: forgetting is about the past.
 """

@@ -8,8 +8,8 @@
     gaps        what retention removed before a follower had read it
 
 A Parquet file counts when it is here, and a segment's are entered all at once: so every record is in exactly one place
-for whoever asks, sealed or not, whatever died when. Only the holder of the sealing lock writes here. The manifest can be
-made again from the segments (`log seal --rebuild`), but for `removed` and `gaps`.
+for whoever asks, sealed or not, whatever died when. Only the holder of the sealing lock writes here. The manifest can
+be made again from the segments (`log seal --rebuild`), but for `removed` and `gaps`.
 """
 
 from collections.abc import Iterable
@@ -57,7 +57,7 @@ CREATE TABLE IF NOT EXISTS gaps (
 class Sealed:
     """One sealed segment. Times are milliseconds since the epoch; `end_seq` is the number behind its last record.
 
-    `last_offset` is its end as cursors count, `bytes` what it takes on the disk. `damage` says what can't be read of it.
+    `last_offset` is its end as cursors count, `bytes` what it takes on the disk, `damage` what of it can't be read.
     """
 
     writer: str
@@ -163,10 +163,14 @@ class Manifest:
 
     def projected(self, since_ms: int = 0, model: str | None = None) -> tuple[set[tuple[str, int]], list[ParquetFile]]:
         """Return the segments that are in Parquet, and the files with records since a time, as of one moment."""
-        with self._connection:
+        asked = "SELECT * FROM files WHERE last_ms >= ? AND (? IS NULL OR model = ?) ORDER BY path"
+        self._ask("BEGIN")
+        try:
             segments = set(self._ask("SELECT writer, number FROM segments WHERE projected > 0"))
-            asked = "SELECT * FROM files WHERE last_ms >= ? AND (? IS NULL OR model = ?) ORDER BY path"
-            return segments, [ParquetFile(*row) for row in self._ask(asked, since_ms, model, model)]
+            files = [ParquetFile(*row) for row in self._ask(asked, since_ms, model, model)]
+        finally:
+            self._ask("COMMIT")
+        return segments, files
 
     def files(self, writer: str, number: int) -> list[ParquetFile]:
         """List the Parquet files of one segment."""

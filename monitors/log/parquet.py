@@ -6,7 +6,6 @@ all of them: numbers become wider, and beside text they are text. DuckDB's `unio
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -54,7 +53,9 @@ def _array(cells: Sequence[Cell], kind: str) -> pa.Array:
         # Rows share these cells, so each is converted once.
         shared = {id(one): one for one in cells}
         places = {one: place for place, one in enumerate(shared)}
-        return pa.array(list(shared.values()), TYPES[kind]).take(pa.array([places[id(one)] for one in cells], pa.int64()))
+        return pa.array(list(shared.values()), TYPES[kind]).take(
+            pa.array([places[id(one)] for one in cells], pa.int64())
+        )
     return pa.array(cells, TYPES[kind])
 
 
@@ -80,5 +81,5 @@ def _lists(cells: Sequence[Cell]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values), mask=missing)
 
 
-def _listed(cell: Cell) -> list[Any] | None:
+def _listed(cell: Cell) -> Cell:
     return cell.tolist() if isinstance(cell, np.ndarray) else cell

@@ -69,7 +69,11 @@ def parquet_writer() -> ModuleType:
 
 
 def project(directory: Path, manifest: Manifest, writer: str, number: int, *, parquet: ModuleType | None) -> Sealed:
-    """Enter a sealed segment into the manifest, with its Parquet files if that is installed. Raises OSError, LogCorrupt."""
+    """Enter a sealed segment into the manifest, with its Parquet files where that is installed.
+
+    Raises:
+        OSError, LogCorrupt: it can't be read or written.
+    """
     with Segment(directory, writer, number) as segment:
         mark, first_seq, path = segment.mark(), segment.header.first_seq, segment.path
         survey = _survey(segment, mark.end, rows=parquet is not None)

@@ -8,15 +8,17 @@ locked before the condition is looked at, and a condition is an expression: it c
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from monitors.log import parquet
 from monitors.log.columns import Columns
+from monitors.log.listing import QueryRefused, Question
 from monitors.log.manifest import Manifest, ParquetFile
 from monitors.log.reader import LogReader
 from monitors.log.segment import PARQUET
@@ -26,21 +28,6 @@ MEMORY = "2GB"
 THREADS = 2
 TRIES = 3
 """Retention or `log forget` may take a file away between the look at the manifest and the reading; then all is new."""
-
-
-class QueryRefused(Exception):
-    """The condition is none, or it took too long; the text says what DuckDB said."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked for: rows of a model, of a time (seconds since the epoch), that meet a condition, newest first."""
-
-    model: str | None = None
-    since: float = 0.0
-    until: float | None = None
-    where: str | None = None
-    limit: int = 100
 
 
 def ask(directory: Path, question: Question, seconds_max: float = SECONDS_MAX) -> pa.Table:
@@ -65,11 +52,18 @@ def _ask(directory: Path, question: Question, seconds_max: float) -> pa.Table:
                 found = found.filter(question.where)
             return found.order("time DESC, prediction_id DESC, row").limit(question.limit).to_arrow_table()
         except duckdb.InterruptException as error:
-            raise QueryRefused(f"took more than {seconds_max:g} s; ask for less time with --since and --until") from error
+            raise QueryRefused(
+                f"took more than {seconds_max:g} s; ask for less time with --since and --until"
+            ) from error
         except duckdb.IOException:
             raise
         except duckdb.Error as error:
             raise QueryRefused(f"--where {str(question.where)[:200]!r}: {error}") from error
+
+
+def write(found: pa.Table, file: BinaryIO) -> None:
+    """Write an answer as a Parquet file."""
+    pq.write_table(found, file, compression="zstd")
 
 
 def _bounds(question: Question) -> duckdb.Expression:
@@ -86,7 +80,7 @@ def live_table(directory: Path, question: Question, sealed: set[tuple[str, int]]
     """Read the rows of the segments that are not in Parquet."""
     columns = Columns()
     for record in LogReader(directory).records(since=question.since, with_payload=True, without=sealed):
-        if question.model in {None, record.model} and (question.until is None or record.time < question.until):
+        if question.takes(record):
             columns.add(record)
     return parquet.table(columns)
 
@@ -101,10 +95,11 @@ def _database(directory: Path, files: list[ParquetFile], live: pa.Table) -> Iter
         if paths:
             database.execute("SET allowed_paths = $1", [paths])
             listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-            sealed = f"SELECT * FROM read_parquet([{listed}], hive_partitioning = true, union_by_name = true) UNION ALL BY NAME "  # noqa: S608
+            files_read = f"read_parquet([{listed}], hive_partitioning = true, union_by_name = true)"
+            sealed = f"SELECT * FROM {files_read} UNION ALL BY NAME "  # noqa: S608 - names of our own
         database.execute("SET enable_external_access = false")
         database.execute("SET python_enable_replacements = false")
-        database.execute(f"CREATE VIEW predictions AS {sealed} SELECT * FROM live")  # noqa: S608
+        database.execute(f"CREATE VIEW predictions AS {sealed} SELECT * FROM live")  # noqa: S608 - as above
         database.execute("SET lock_configuration = true")
         yield database
     finally:

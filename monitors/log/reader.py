@@ -193,8 +193,8 @@ class LogReader:
     def _candidates(self, milliseconds: int) -> Iterator[tuple[str, int]]:
         """Yield the segments that may hold an id of this time: by the manifest, then those that are not in it.
 
-        The manifest knows the times of what is sealed, so that a look-up opens one or two segments of thousands. Without
-        it (it is damaged, or not there) all are looked at.
+        The manifest knows the times of what is sealed, so a look-up opens one or two segments of thousands. Without it
+        (it is damaged, or not there) all are looked at.
         """
         tried = self._covering(milliseconds)
         yield from tried

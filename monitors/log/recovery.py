@@ -102,9 +102,9 @@ def _sealed_ending(directory: Path, writer: str, damage: list[LogCorrupt]) -> En
                 break
         except LogCorrupt as error:
             unreadable.append((number, error))
-    for number, error in reversed(unreadable):
-        damage.append(error)
-        ending = _ending_without_header(error.path, number, ending)
+    for number, found in reversed(unreadable):
+        damage.append(found)
+        ending = _ending_without_header(found.path, number, ending)
     return ending
 
 

@@ -38,8 +38,8 @@ def decide(
 ) -> Iterator[Removal]:
     """Yield what goes, the oldest first.
 
-    `sizes` says what each segment takes with all that belongs to it, `taken` what the log takes in all. The last segment
-    of a writer is not among `segments`: its numbers go on from there.
+    `sizes` says what each segment takes with all that belongs to it, `taken` what the log takes in all. The last
+    segment of a writer is not among `segments`: its numbers go on from there.
     """
     series: dict[str, list[Sealed]] = {}
     for one in sorted(segments, key=lambda one: (one.writer, one.number), reverse=True):

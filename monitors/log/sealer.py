@@ -107,9 +107,9 @@ class Sealer:
         """Make the manifest's entries and the Parquet files of all sealed segments again, one a step."""
         for writer in writers(self._directory):
             for number in sealed_numbers(self._directory, writer):
-                with sealing(self._directory, wait=True), Manifest(self._directory, writable=True) as manifest:
-                    with suppress(FileNotFoundError):  # Retention was here.
-                        yield project(self._directory, manifest, writer, number, parquet=self._parquet)
+                lock, missing = sealing(self._directory, wait=True), suppress(FileNotFoundError)  # Retention was here.
+                with lock, missing, Manifest(self._directory, writable=True) as manifest:
+                    yield project(self._directory, manifest, writer, number, parquet=self._parquet)
         self.start()
 
     def _work(self, manifest: Manifest) -> Iterator[tuple[str, int]]:
@@ -184,8 +184,10 @@ def taken_bytes(directory: Path, sealed_bytes: int) -> int:
 
 
 def kept_bundles(directory: Path) -> set[str]:
-    """Return the digests of the bundles that kept records name: of the sealed ones from the manifest, of the rest by
-    reading them. Such bundles are no garbage. Raises LogCorrupt: a record can't be read."""
+    """Return the digests of the bundles that kept records name; such bundles are no garbage.
+
+    Of sealed segments the manifest knows them, the others are read. Raises LogCorrupt: a record can't be read.
+    """
     with Manifest(directory) as manifest:
         known, found = manifest.known(), manifest.bundles()
     for writer in writers(directory):

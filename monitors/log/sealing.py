@@ -1,7 +1,7 @@
 """Sealing: closed segments are compressed, one at a time, and what a killed sealer left is put in order.
 
-Whoever changes what is closed holds the log's sealing lock: the sealer, `snowgate log seal`, and whoever erases payloads.
-Readers and writers need no lock.
+Whoever changes what is closed holds the log's sealing lock: the sealer, `snowgate log seal`, and whoever erases
+payloads. Readers and writers need no lock.
 """
 
 import fcntl

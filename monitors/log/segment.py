@@ -235,7 +235,8 @@ class Segment:
         `LATE_MS` around it are looked at. What comes later than that is for `frames` to find.
         """
         regions = [self._region(milliseconds, end)] if self._sealed is None else self._sealed.regions(milliseconds)
-        for offset, limit in regions:
+        for first, limit in regions:
+            offset = first
             while offset < min(limit, end) and (start := self.start(offset, end)) is not None:
                 if start.first_ms <= milliseconds <= start.last_ms:
                     yield start
