@@ -24,9 +24,11 @@ from gateway import metrics_page
 from gateway.console.live import Live
 from gateway.console.pages import add_console
 from gateway.guard import Guard
-from gateway.operations import LISTED_SECONDS, ROWS_MAX, Operations
+from gateway.operations import Operations
+from gateway.prediction import LISTED_SECONDS, ROWS_MAX
 from gateway.problems import DESCRIBED, add_problem_handlers
 from gateway.traffic import Sampler, Traffic
+from monitors.log.listing import Question
 
 Actor = Annotated[str, Field(min_length=1, max_length=128, description="Who does it; goes into the audit log.")]
 Reason = Annotated[str, Field(max_length=4096, description="Why, in a sentence; goes into the audit log.")]
@@ -211,7 +213,8 @@ def _looking(operations: Operations, traffic: Traffic) -> APIRouter:
     ) -> list[dict[str, Any]]:
         """Rows of the inference table, newest first."""
         begin = time() - LISTED_SECONDS if since is None else _seconds(since)
-        return operations.predictions(model, begin, None if until is None else _seconds(until), where, limit)
+        end = None if until is None else _seconds(until)
+        return operations.predictions(Question(model, begin, end, where, limit))
 
     @router.get("/predictions/{id}")
     def prediction(id: str, *, chain: bool = False) -> dict[str, Any]:

@@ -89,7 +89,7 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
             serving = asyncio.create_task(server.serve(sockets=[admin]))
             processes.push_async_callback(_end_admin, app, server, serving)
             processes.push_async_callback(Checkpoints(home, state, settings.log.checkpoint_seconds).close)
-            control.start(beside(home, settings, addresses.control), _answers(operations, control, settings))
+            control.start(beside(home, settings, page_links), _answers(operations, control, settings))
             processes.push_async_callback(control.stop)
             await _until_ready(control, ending)
             if not ending.is_set():

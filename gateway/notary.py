@@ -3,12 +3,12 @@
 from bundles import signing
 from bundles.errors import BundleError
 from bundles.signing import Keys
-from monitors.log.checkpoints import PAYLOAD_TYPE, Envelope
 from monitors.log.errors import CheckpointUntrusted
+from monitors.log.signed import Envelope
 
 
 class HomeNotary:
-    """A home's keys, as the log's checkpoints need them."""
+    """A home's keys, as the log needs them."""
 
     def __init__(self, keys: Keys) -> None:
         """Raises HomeError, BundleError: a key is there and can't be read."""
@@ -20,16 +20,16 @@ class HomeNotary:
         """Whether there is any key here to check with."""
         return bool(self._trusted)
 
-    def sign(self, payload: bytes) -> Envelope:
+    def sign(self, payload: bytes, payload_type: str) -> Envelope:
         """Sign with the home's key, which is made at first use. Raises HomeError."""
         signer = self._keys.signer()
         if signer.public_key not in self._trusted:
             self._trusted = self._keys.trusted()
-        return signing.seal(payload, PAYLOAD_TYPE, signer)
+        return signing.seal(payload, payload_type, signer)
 
-    def check(self, envelope: Envelope) -> str:
+    def check(self, envelope: Envelope, payload_type: str) -> str:
         """Return the id of the trusted key that signed this. Raises CheckpointUntrusted."""
         try:
-            return signing.unseal(envelope, PAYLOAD_TYPE, self._trusted, "log checkpoint")[0]
+            return signing.unseal(envelope, payload_type, self._trusted, "prediction log")[0]
         except BundleError as error:
             raise CheckpointUntrusted(str(error)) from error

@@ -17,20 +17,15 @@ from bundles.refs import GitRefs, Ref, check_name
 from gateway.audit import audit, now
 from gateway.deployment import deployment_json, rollout_json
 from gateway.overview import overview_json
-from gateway.prediction import bundle_json, chain, record_json, ref_words
+from gateway.prediction import bundle_json, chain, record_json, ref_words, rows_json
 from gateway.settings import REPLICAS_MAX
 from gateway.traffic import Traffic
 from monitors.log.errors import LogError
-from monitors.log.listing import QueryRefused, Question, rows
+from monitors.log.listing import QueryRefused, Question
 from monitors.log.projection import NotInstalled
 from monitors.log.reader import LogReader
 from state import Change, State
 
-LISTED_SECONDS = 86_400.0
-"""How far back predictions are listed when nobody says since when."""
-ROWS_MAX = 10_000
-ANSWER_BYTES_MAX = 64 * 1024 * 1024
-"""What an answer with rows may take as a table, of which JSON makes some three times as much."""
 VERDICTS = ("model-broken", "world-changed", "data-pipeline", "expected-event", "false-alarm")
 EFFECTS = {
     "model-broken": (
@@ -253,18 +248,10 @@ class Operations:
         shown = record_json(record)
         return shown | {"provenance": chain(record, self._home, self.refs)} if chain_wanted else shown
 
-    def predictions(
-        self, model: str | None, since: float, until: float | None, where: str | None, limit: int
-    ) -> list[dict[str, Any]]:
-        """Return rows of the inference table, newest first; times are seconds since the epoch.
-
-        Raises:
-            OperationError: a condition that is none, or needs an extra, or more than can be answered (422).
-        """
-        if not 1 <= limit <= ROWS_MAX:
-            raise OperationError(f"limit {limit}: expected 1 to {ROWS_MAX}", 422)
+    def predictions(self, question: Question) -> list[dict[str, Any]]:
+        """Return rows of the inference table, newest first. Raises OperationError: a bad condition (422) and others."""
         try:
-            return rows(self._home.log, Question(model, since, until, where, limit), ANSWER_BYTES_MAX)
+            return rows_json(self._home.log, question)
         except (QueryRefused, NotInstalled) as error:
             raise OperationError(str(error), 422) from error
         except LogError as error:
@@ -354,7 +341,15 @@ class Operations:
         routed = {one.body["model"]: one.body["environment"] for one in self._state.list("routes/")}
         rollouts = [self.rollout(model, place) for model, place in sorted((deployed | routed).items())]
         monitor = self._state.get("monitor/status")
-        return overview_json(now(), rollouts, monitor.body if monitor else None, self.incidents(), traffic)
+        checkpoint = self._state.get("log/checkpoint")
+        return overview_json(
+            now(),
+            rollouts,
+            monitor.body if monitor else None,
+            self.incidents(),
+            traffic,
+            checkpoint.body if checkpoint else None,
+        )
 
     def _resolve(self, reference: str) -> tuple[str, str, str]:
         try:

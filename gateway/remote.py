@@ -12,6 +12,7 @@ import urllib3
 
 from gateway.audit import rfc3339
 from gateway.operations import OperationError
+from monitors.log.listing import Question
 
 TIMEOUT_SECONDS = 30.0
 
@@ -62,10 +63,13 @@ class RemoteOperations:
         """See `Operations.prediction`."""
         return self._ask("GET", f"predictions/{_part(id)}?chain={'true' if chain_wanted else 'false'}")
 
-    def predictions(self, model: str | None, since: float, until: float | None, where: str | None, limit: int) -> Any:
+    def predictions(self, question: Question) -> Any:
         """See `Operations.predictions`."""
-        end = None if until is None else rfc3339(until)
-        given = {"model": model, "since": rfc3339(since), "until": end, "where": where, "limit": limit}
+        given = {"model": question.model, "where": question.where, "limit": question.limit}
+        given |= {
+            "since": rfc3339(question.since),
+            "until": None if question.until is None else rfc3339(question.until),
+        }
         return self._ask(
             "GET", "predictions?" + urlencode({name: one for name, one in given.items() if one is not None})
         )

@@ -28,12 +28,12 @@ from gateway.lineage import die_with
 from gateway.notary import HomeNotary
 from gateway.settings import LogSettings
 from monitors.log.contract import Cursor
+from monitors.log.cursors import standings
 from monitors.log.errors import LogError
 from monitors.log.manifest import Manifest
 from monitors.log.projection import NotInstalled, parquet_writer
 from monitors.log.retention import Limits, Removal
 from monitors.log.sealer import Sealer
-from monitors.log.segment import CURSORS
 from monitors.outages import Outages
 from state import Change, State
 from state.sqlite import SqliteState
@@ -176,9 +176,7 @@ def followers(home: Home, state: State) -> Mapping[str, Cursor]:
     checkpoint = state.get("monitor/checkpoint")
     if checkpoint is not None:
         found[MONITOR] = checkpoint.body["cursor"]
-    for path in (home.log / CURSORS).glob("*/cursor.json"):
-        found[path.parent.name] = json.loads(path.read_bytes())["places"]
-    return found
+    return found | {name: one.places for name, one in standings(home.log).items()}
 
 
 def _still_lags(gap: dict[str, Any], standing: Mapping[str, Cursor]) -> bool:

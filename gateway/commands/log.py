@@ -1,10 +1,11 @@
 """`snowgate log`."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from gateway.commands.log_cursors import cursors
+from gateway.commands.log_verify import verify
 from gateway.commands.options import (
     NounGroup,
     actor,
@@ -18,28 +19,16 @@ from gateway.forgetting import forget as forget_payloads
 from gateway.output import facts, show
 from gateway.sealer import seal_now
 from gateway.settings import find_file, load_settings, read_environment
-from monitors.log.reader import LogReader
 from state.sqlite import SqliteState
 
 
 @click.group(cls=NounGroup)
 def log() -> None:
-    """Check the prediction log, seal it, and erase from it."""
+    """Check the prediction log, seal it, see who follows it, and erase from it."""
 
 
-@log.command()
-@home_option
-@output_option
-def verify(home: Path, output: str) -> int:
-    """Walk every frame: sums, gapless numbers, and the chain. Exit code 1 when anything is wrong.
-
-    \b
-    Example:
-      snowgate log verify
-    """
-    report = asdict(LogReader(existing_home(home).log).verify())
-    show(report, output, name="records", tell=lambda one: facts(list(one.items())))
-    return 0 if report["first_bad"] is None else 1
+log.add_command(verify)
+log.add_command(cursors)
 
 
 @log.command()

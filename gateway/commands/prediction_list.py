@@ -13,8 +13,8 @@ import click
 
 from gateway.commands.moments import moment
 from gateway.commands.options import existing_home, home_option, operations, server_option
-from gateway.operations import LISTED_SECONDS
 from gateway.output import show
+from gateway.prediction import LISTED_SECONDS
 from monitors.log.listing import Question, query
 
 FORMS = ("table", "json", "yaml", "name", "csv", "parquet")
@@ -67,13 +67,14 @@ def list_(
       snowgate prediction list --since 7d --where "total_ms > 100" --limit 100000 -o parquet > slow.parquet
     """
     begin = time.time() - LISTED_SECONDS if since is None else since
+    question = Question(model, begin, until, where, limit)
     if output == "parquet":
         if server is not None:
             raise click.UsageError("-o parquet reads the log's own files: give --home, or another form with --server")
-        _parquet(existing_home(home).log, Question(model, begin, until, where, limit))
+        _parquet(existing_home(home).log, question)
         return
     with operations(home, server) as work:
-        found = work.predictions(model, begin, until, where, limit)
+        found = work.predictions(question)
     if output == "csv":
         click.echo(_csv(found), nl=False)
     else:

@@ -1,7 +1,6 @@
 """Checkpoints: signed words about how far each writer's chain had come, in the file `checkpoints` beside the writers.
 
-    checkpoints := envelope*, one a line, the newest last
-    envelope    := DSSE as JSON, its payload the JSON of a `Checkpoint`, its payload type `PAYLOAD_TYPE`
+    checkpoints := signed lines (`monitors.log.signed`), the newest last; the payload is the JSON of a `Checkpoint`
 
 A head names a place on a chain: a frame ends at `offset` of `segment`, the next record has the number `seq`, and
 `digest` is the frame's. Since each frame covers the one before it, a head vouches for everything up to it. One
@@ -13,49 +12,38 @@ that are not new one an hour is kept, and where that is still too much one a day
 
 `begins` says where each writer's chain begins, once retention has removed what was before: the head behind which the
 first record that is kept lies. It is written, and synced, before the segments go.
-
-Several processes may append; a lock on the folder parts them.
 """
 
-import fcntl
-import os
-from base64 import b64decode
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
 
 import msgspec
 
 from monitors.log.errors import CheckpointUntrusted, LogCorrupt
-from monitors.log.segment import HEADER_BYTES, Segment, numbers, sync_directory, writers
+from monitors.log.segment import HEADER_BYTES, Segment, numbers, writers
+from monitors.log.signed import (
+    Envelope,
+    Notary,
+    append_line,
+    last_lines,
+    line_of,
+    locked,
+    open_envelope,
+    read_lines,
+    replace_lines,
+)
 
 FILE = "checkpoints"
 PAYLOAD_TYPE = "application/vnd.snowgate.log-checkpoint+json"
 BYTES_MAX = 8 * 1024 * 1024
 """A line of one writer takes 0.7 KB: half of this holds eight hours of one every five seconds, and a quarter one an
 hour for four months, or one a day for eight years. The last quarter is what is written until it is thinned again."""
-TAIL_BYTES = 512 * 1024
-"""Where the newest are looked for: a line of 64 writers, with as many heads carried on, takes 40 KB."""
 CARRIED_MAX = 64
 """Heads that are not on the disk any more: each is a damage that somebody has been told of. The oldest are kept."""
 NO_LINE = "0" * 64
-
-Envelope = dict[str, Any]
-
-
-class Notary(Protocol):
-    """Signs checkpoints, and knows whose signatures count."""
-
-    def sign(self, payload: bytes) -> Envelope:
-        """Return the payload in a signed envelope."""
-        ...
-
-    def check(self, envelope: Envelope) -> str:
-        """Return the id of the trusted key that signed it. Raises CheckpointUntrusted."""
-        ...
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -102,31 +90,20 @@ class Taken:
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Checkpoint).decode
-_decode_line = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def read_checkpoints(directory: Path, notary: Notary | None) -> list[Line]:
-    """Read all checkpoints of a log, the oldest first; a last line that was torn is no line."""
-    try:
-        content = (directory / FILE).read_bytes()
-    except FileNotFoundError:
-        return []
-    return [open_line(raw, notary) for raw in content[: content.rfind(b"\n") + 1].splitlines()]
+    """Read all checkpoints of a log, the oldest first; without a notary no signature is checked."""
+    return [open_line(raw, notary) for raw in read_lines(directory / FILE)]
 
 
 def open_line(raw: bytes, notary: Notary | None) -> Line:
     """Read one checkpoint and check its signature, where there is a notary."""
-    key = None
     try:
-        envelope = _decode_line(raw)
-        checkpoint = _decode(b64decode(envelope["payload"], validate=True))
-        if notary is not None:
-            key = notary.check(envelope)
-    except CheckpointUntrusted as error:
+        payload, key = open_envelope(raw, PAYLOAD_TYPE, notary)
+        return Line(raw, _decode(payload), key, None)
+    except (CheckpointUntrusted, msgspec.MsgspecError) as error:
         return Line(raw, None, None, str(error))
-    except (ValueError, KeyError, TypeError, msgspec.MsgspecError) as error:
-        return Line(raw, None, None, f"not a checkpoint: {error}")
-    return Line(raw, checkpoint, key, None)
 
 
 def take_checkpoint(
@@ -140,9 +117,9 @@ def take_checkpoint(
     Raises:
         OSError: it can't be written.
     """
-    with _locked(directory):
+    with locked(directory):
         path = directory / FILE
-        lines = _tail(path)
+        lines = last_lines(path)
         before = _newest(lines, notary, kept)
         begun = {} if before is None else {one.writer: one for one in before.begins}
         begun |= {one.writer: one for one in begins}
@@ -155,8 +132,9 @@ def take_checkpoint(
             heads=[*lost, *(one for one in found if one not in lost)],
             begins=sorted(begun.values(), key=lambda one: one.writer),
         )
-        envelope = notary.sign(_encode(checkpoint))
-        _append(path, _encode(envelope) + b"\n")
+        envelope = notary.sign(_encode(checkpoint), PAYLOAD_TYPE)
+        if append_line(path, line_of(envelope)) > BYTES_MAX:
+            replace_lines(path, thinned(read_lines(path)))
     return Taken(checkpoint, envelope, lost)
 
 
@@ -169,7 +147,7 @@ def begin_at(directory: Path, writer: str, number: int) -> Head:
 
 def begun(directory: Path, notary: Notary) -> dict[str, int]:
     """Return the segments with which the writers' chains begin, by the newest checkpoint of a trusted key."""
-    newest = _newest(_tail(directory / FILE), notary, None)
+    newest = _newest(last_lines(directory / FILE), notary, None)
     return {} if newest is None else {one.writer: one.segment for one in newest.begins}
 
 
@@ -214,51 +192,12 @@ def _lost(directory: Path, before: Sequence[Head], begun: dict[str, Head]) -> li
 
 def _newest(lines: Sequence[bytes], notary: Notary, kept: Envelope | None) -> Checkpoint | None:
     """Return the newest one that was signed by a trusted key: what anybody else appended counts for nothing."""
-    known = None if kept is None else open_line(_encode(kept), notary).checkpoint
+    known = None if kept is None else open_line(line_of(kept), notary).checkpoint
     for raw in reversed(lines):
         checkpoint = open_line(raw, notary).checkpoint
         if checkpoint is not None:
             return checkpoint if known is None or known.number < checkpoint.number else known
     return known
-
-
-def _tail(path: Path) -> list[bytes]:
-    """Return the newest lines, whole ones only."""
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            file.seek(max(0, size - TAIL_BYTES))
-            content = file.read()
-    except FileNotFoundError:
-        return []
-    lines = content[: content.rfind(b"\n") + 1].splitlines()
-    return lines if size <= TAIL_BYTES else lines[1:]
-
-
-def _append(path: Path, line: bytes) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        end = _cut_torn(descriptor)
-        if os.pwrite(descriptor, line, end) != len(line):
-            os.ftruncate(descriptor, end)
-            raise OSError(f"{path}: a checkpoint was written in part, the disk is full")
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    if end == 0:
-        sync_directory(path.parent)
-    if end + len(line) > BYTES_MAX:
-        _rewrite(path, thinned(path.read_bytes().splitlines(keepends=True)))
-
-
-def _cut_torn(descriptor: int) -> int:
-    """Cut what an appender that died has left of a line, and return the end of the file."""
-    size = os.fstat(descriptor).st_size
-    start = max(0, size - TAIL_BYTES)
-    end = start + os.pread(descriptor, TAIL_BYTES, start).rfind(b"\n") + 1
-    if end < size:
-        os.ftruncate(descriptor, end)
-    return end
 
 
 def thinned(lines: Sequence[bytes]) -> list[bytes]:
@@ -282,25 +221,3 @@ def thinned(lines: Sequence[bytes]) -> list[bytes]:
         if sum(map(len, old)) <= BYTES_MAX // 4:
             break
     return [*old, *kept]
-
-
-def _rewrite(path: Path, lines: Sequence[bytes]) -> None:
-    """Replace the file by another one that appears whole or not at all."""
-    making = path.with_suffix(".new")
-    with making.open("wb") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    making.rename(path)
-    sync_directory(path.parent)
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    directory.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

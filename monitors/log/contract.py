@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from monitors.log.cursors import Standing
 from monitors.log.errors import LogCorrupt
 from monitors.log.record import Record
 
 OnDurable = Callable[[list[Any], OSError | None], None]
-"""Called once for each batch, on a thread of the writer's: its tokens, and None or why they count as not written."""
+"""Called once for each batch, on a thread of the writer's: its tokens, and None or why they count as not written.
+Without tokens, with None: after an error the log can be written again."""
 Place = tuple[int, int]
 Cursor = Mapping[str, Place]
 """Where a follower stands with each writer; empty is the beginning. It goes through JSON as it is."""
@@ -22,8 +24,13 @@ Cursor = Mapping[str, Place]
 class Report:
     """What `verify` found.
 
+    Each record counts once: records = answered + refused + shadow + tombstones. A tombstone's payload was erased; it
+    does not count as what it was before. Records count when their header can be read.
+
     `bad` counts the places where something is wrong; `first_bad` is the first of them as `writer`, `segment`, `seq`,
-    `kind` ("altered", "missing", "reordered") and `message`. Records count when their header can be read.
+    `kind` ("altered", "missing", "reordered") and `message`; with `until_seq` where it can only be said that it is one
+    of several. `checkpoint` is the newest that counts: its `time`, `number`, the id of the `key` that signed it (None
+    where signatures were not checked), `seqs` up to which it vouches for each writer, and `records_behind` it.
 
     `unknown` are the calls that the records of `_unknown` count together; each of these is one of the `refused`.
     """
@@ -36,6 +43,7 @@ class Report:
     unknown: int = 0
     bad: int = 0
     first_bad: dict[str, Any] | None = None
+    checkpoint: dict[str, Any] | None = None
 
 
 class LogWriter(Protocol):
@@ -54,11 +62,28 @@ class LogWriter(Protocol):
         ...
 
 
+class NamedFollower(Protocol):
+    """Reads on from where it stood when it last committed, under its name."""
+
+    standing: Standing
+    """Where it stands, and what it could not read."""
+
+    def read(self, limit: int = 10_000, *, with_payload: bool = False) -> list[Record]:
+        """Return about `limit` records behind those that were read last; what can't be read is noted as a gap."""
+        ...
+
+    def commit(self) -> None:
+        """Make the standing durable. Raises OSError."""
+        ...
+
+
 class LogFollower(Protocol):
     """Reads what all writers have made durable."""
 
-    def read(self, cursor: Cursor, limit: int = 10_000) -> tuple[list[Record], dict[str, Place]]:
-        """Return about `limit` records behind the cursor, without payloads, and the cursor behind them; never waits.
+    def read(
+        self, cursor: Cursor, limit: int = 10_000, *, with_payload: bool = False
+    ) -> tuple[list[Record], dict[str, Place]]:
+        """Return about `limit` records behind the cursor, and the cursor behind them; never waits.
 
         Raises:
             LogCorrupt: what comes next is damaged or missing; `skip` gives the cursor behind it.
@@ -67,6 +92,10 @@ class LogFollower(Protocol):
 
     def skip(self, cursor: Cursor, damage: LogCorrupt) -> dict[str, Place]:
         """Return the cursor behind damage that `read` met."""
+        ...
+
+    def follow(self, name: str, standing: Standing | None = None) -> NamedFollower:
+        """Follow under a name, from its last commit on; `standing` is where the follower stands by its own account."""
         ...
 
     def find(self, prediction_id: str) -> Record | None:

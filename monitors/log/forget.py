@@ -12,7 +12,7 @@ What becomes durable after the walk has passed its segment is not forgotten: for
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,33 +58,37 @@ class Found:
 
 def find(directory: Path, wanted: Wanted) -> Found:
     """Look for the wanted records; nothing is changed."""
-    return _walk(directory, wanted, None)
+    return _walk(directory, wanted, None, None)
 
 
-def erase(directory: Path, wanted: Wanted) -> Found:
+def erase(directory: Path, wanted: Wanted, note: Callable[[Sequence[str]], None]) -> Found:
     """Overwrite the payloads of the wanted records, on stable storage when it returns. Raises OSError.
 
-    Tensors in files of their own stay until `tensors.collect`.
+    `note` is called with their ids before: what is erased and was not noted (`erasures`) counts as altered. Tensors in
+    files of their own stay until `tensors.collect`.
     """
     # What a dead writer left behind its mark would be shown to readers later.
     recover_all(directory)
     with sealing(directory, wait=True), Manifest(directory, writable=True) as manifest:
         clean(directory)
-        return _walk(directory, wanted, manifest)
+        return _walk(directory, wanted, note, manifest)
 
 
-def _walk(directory: Path, wanted: Wanted, manifest: Manifest | None) -> Found:
+def _walk(
+    directory: Path, wanted: Wanted, note: Callable[[Sequence[str]], None] | None, manifest: Manifest | None
+) -> Found:
     """Look at all segments; with a manifest, erase what is wanted."""
     found = Found()
     for writer in writers(directory):
         for number in numbers(directory, writer):
             try:
                 with Segment(directory, writer, number, writable=manifest is not None) as segment:
-                    there = []
-                    for entry, prediction_id in _entries(segment, wanted, found.damage):
-                        found.ids.append(prediction_id)
-                        if segment.read(entry.body_bytes, entry.body_offset) != erased_body(entry.body_bytes):
-                            there.append(entry)
+                    entries = list(_entries(segment, wanted, found.damage))
+                    ids = [prediction_id for _entry, prediction_id in entries]
+                    there = [entry for entry, _prediction_id in entries if _is_there(segment, entry)]
+                    if note is not None and ids:
+                        note(ids)
+                    found.ids += ids
                     if there and manifest is not None:
                         _erase(directory, segment, there, manifest)
                     found.payloads += len(there)
@@ -141,3 +145,7 @@ def _entries(segment: Segment, wanted: Wanted, damage: list[LogCorrupt]) -> Iter
                 record = entry.record()
                 if record.group in wanted.groups or record.id in wanted.ids:
                     yield entry, record.id
+
+
+def _is_there(segment: Segment, entry: Entry) -> bool:
+    return segment.read(entry.body_bytes, entry.body_offset) != erased_body(entry.body_bytes)

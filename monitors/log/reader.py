@@ -4,36 +4,31 @@ A reader needs nothing from the writers but their files. It goes up to each segm
 what it can't read it reports: no record is passed over in silence.
 """
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from heapq import merge
 from pathlib import Path
 from typing import TypeVar
 
-import apsw
-import msgspec
-
 from monitors.log import tensors
 from monitors.log.contract import Cursor, Place, Report
+from monitors.log.cursors import Standing, end_of, read_standing
 from monitors.log.errors import LogCorrupt
-from monitors.log.frame import Entry, Frame
-from monitors.log.manifest import Manifest
+from monitors.log.follower import Follower, Take, headers, headers_as, whole
+from monitors.log.lookup import candidates, in_segment
 from monitors.log.record import Record, id_milliseconds
 from monitors.log.segment import (
     HEADER_BYTES,
     Mark,
     Segment,
     numbers,
-    plain_numbers,
-    sealed_numbers,
     segment_path,
     writers,
 )
-from monitors.log.verify import verify
+from monitors.log.signed import Envelope, Notary
+from monitors.log.verify import Progress, verify
 
 Form = TypeVar("Form")
-Take = Callable[[Segment, Frame], list[Form]]
-"""Reads the records of a frame, in one form."""
 
 
 class LogReader:
@@ -47,27 +42,29 @@ class LogReader:
         self._followed: dict[str, Segment] = {}
         self._turn = 0
 
-    def read(self, cursor: Cursor, limit: int = 10_000) -> tuple[list[Record], dict[str, Place]]:
-        """Read what is durable behind the cursor, without payloads, each writer's records in their order.
+    def read(
+        self, cursor: Cursor, limit: int = 10_000, *, with_payload: bool = False
+    ) -> tuple[list[Record], dict[str, Place]]:
+        """Read what is durable behind the cursor, each writer's records in their order.
 
         Whole frames are read until there are `limit` records, so there may be some more. Returns the records and the
         cursor behind them, at once when there is nothing new. Costs microseconds a writer, and what the new records
-        take.
+        take. With `with_payload`, a record whose payload is damaged comes without it.
 
         Raises:
             LogCorrupt: the next durable frame is damaged, or records are missing; `skip` gives the cursor behind it.
         """
-        return self._read(cursor, limit, Segment.records)
+        return self.read_frames(whole if with_payload else headers, cursor, limit)
 
     def read_as(self, form: type[Form], cursor: Cursor, limit: int = 10_000) -> tuple[list[Form], dict[str, Place]]:
         """As `read`, in another form: a `msgspec.Struct` with some of a record's fields.
 
         To decode what nobody looks at, a record at a time, is most of what reading costs.
         """
-        decode = msgspec.msgpack.Decoder(list[form]).decode  # type: ignore[valid-type]
-        return self._read(cursor, limit, lambda _segment, frame: frame.decoded(decode))
+        return self.read_frames(headers_as(form), cursor, limit)
 
-    def _read(self, cursor: Cursor, limit: int, take: Take[Form]) -> tuple[list[Form], dict[str, Place]]:
+    def read_frames(self, take: Take[Form], cursor: Cursor, limit: int) -> tuple[list[Form], dict[str, Place]]:
+        """As `read`, with what `take` makes of each frame."""
         found: list[Form] = []
         moved = {writer: (place[0], place[1]) for writer, place in cursor.items()}
         names = writers(self._directory)
@@ -80,14 +77,7 @@ class LogReader:
             self._follow(writer, moved, found, limit, take)
         return found, moved
 
-    def _follow(
-        self,
-        writer: str,
-        moved: dict[str, Place],
-        found: list[Form],
-        limit: int,
-        take: Take[Form],
-    ) -> None:
+    def _follow(self, writer: str, moved: dict[str, Place], found: list[Form], limit: int, take: Take[Form]) -> None:
         number, offset = moved.get(writer) or (next(iter(numbers(self._directory, writer)), 0), HEADER_BYTES)
         try:
             while (segment := self._segment(writer, number)) is not None:
@@ -154,12 +144,15 @@ class LogReader:
 
     def end(self) -> dict[str, Place]:
         """Return the cursor behind all that is durable now. Raises LogCorrupt."""
-        ends: dict[str, Place] = {}
-        for writer in writers(self._directory):
-            for number in numbers(self._directory, writer)[-1:]:
-                with Segment(self._directory, writer, number) as segment:
-                    ends[writer] = (number, segment.mark().end)
-        return ends
+        return end_of(self._directory).places
+
+    def follow(self, name: str, standing: Standing | None = None) -> Follower:
+        """Follow under a name, from its last commit on; from the beginning when there was none.
+
+        `standing` is where the follower stands by its own account, which then counts. Raises LogError.
+        """
+        known = standing or read_standing(self._directory, name) or Standing()
+        return Follower(self, self._directory, name, known)
 
     def find(self, prediction_id: str) -> Record | None:
         """Find one record, with its payload, by the time that its id tells.
@@ -174,10 +167,10 @@ class LogReader:
         prediction_id = prediction_id.lower()
         milliseconds = id_milliseconds(prediction_id)
         damage: LogCorrupt | None = None
-        for writer, number in self._candidates(milliseconds):
+        for writer, number in candidates(self._directory, milliseconds):
             try:
                 with Segment(self._directory, writer, number) as segment:
-                    record = _in_segment(segment, prediction_id, milliseconds)
+                    record = in_segment(segment, prediction_id, milliseconds)
                     if record is not None:
                         return record
             except FileNotFoundError:
@@ -189,31 +182,6 @@ class LogReader:
         if damage is not None:
             raise damage
         return None
-
-    def _candidates(self, milliseconds: int) -> Iterator[tuple[str, int]]:
-        """Yield the segments that may hold an id of this time: by the manifest, then those that are not in it.
-
-        The manifest knows the times of what is sealed, so a look-up opens one or two segments of thousands. Without it
-        (it is damaged, or not there) all are looked at.
-        """
-        tried = self._covering(milliseconds)
-        yield from tried
-        names = writers(self._directory)
-        for writer in names:
-            for number in reversed(plain_numbers(self._directory, writer)):
-                yield writer, number
-        # An id that is nowhere, or one whose segment was sealed in between.
-        yield from (one for one in self._covering(milliseconds) if one not in tried)
-        with suppress(apsw.Error), Manifest(self._directory) as manifest:
-            tried += manifest.known()
-        for writer in names:
-            unknown = {(writer, number) for number in sealed_numbers(self._directory, writer)} - set(tried)
-            yield from sorted(unknown, reverse=True)
-
-    def _covering(self, milliseconds: int) -> list[tuple[str, int]]:
-        with suppress(apsw.Error), Manifest(self._directory) as manifest:
-            return manifest.covering(milliseconds)
-        return []
 
     def records(
         self, *, since: float | None = None, with_payload: bool = False, without: Container[tuple[str, int]] = ()
@@ -249,65 +217,20 @@ class LogReader:
                         if record.time < since:
                             continue
                         if with_payload:
-                            _complete(segment, entry, record)
+                            tensors.complete(segment, entry, record)
                         yield record
 
-    def verify(self) -> Report:
-        """Walk every frame of every writer: sums, gapless numbers, chain, payloads."""
-        return verify(self._directory)
+    def verify(
+        self, notary: Notary | None = None, kept: Iterable[Envelope] = (), progress: Progress | None = None
+    ) -> Report:
+        """Walk every frame of every writer: sums, gapless numbers, chain, payloads, and what was signed of them.
+
+        With a `notary` the signatures of checkpoints are checked; `kept` are checkpoints from elsewhere.
+        """
+        return verify(self._directory, notary, kept, progress)
 
     def close(self) -> None:
         """Close the files that are followed; the reader may be used again."""
         for segment in self._followed.values():
             segment.close()
         self._followed.clear()
-
-
-def _in_segment(segment: Segment, prediction_id: str, milliseconds: int) -> Record | None:
-    mark = segment.mark()
-    if not mark.first_ms <= milliseconds <= mark.last_ms:
-        return None
-    for start in segment.starts(milliseconds, mark.end):
-        record = _in_frame(segment, start.offset, mark.end, prediction_id)
-        if record is not None:
-            return record
-    # Not where it should be, by frame starts that nobody has checked: look at every frame, and check it.
-    offset, damage = HEADER_BYTES, None
-    while offset < mark.end:
-        frame = segment.frame(offset, mark.end)
-        if frame is None:
-            damage = damage or segment.damage(offset, mark.end)
-            frame = segment.next_frame(offset, mark.end)
-            if frame is None:
-                break
-        if frame.start.first_ms <= milliseconds <= frame.start.last_ms:
-            record = _in_frame(segment, frame.start.offset, mark.end, prediction_id)
-            if record is not None:
-                return record
-        offset = frame.start.end
-    if damage is not None:
-        raise damage
-    return None
-
-
-def _in_frame(segment: Segment, offset: int, end: int, prediction_id: str) -> Record | None:
-    frame = segment.frame(offset, end)
-    for entry in frame.entries() if frame is not None else ():
-        # The id as bytes: decoding every record of a frame to look for one costs a hundred times as much.
-        if prediction_id.encode() in bytes(entry.header):
-            record = segment.record(entry)
-            if record.id == prediction_id:
-                _complete(segment, entry, record)
-                return record
-    return None
-
-
-def _complete(segment: Segment, entry: Entry, record: Record) -> None:
-    """Give a record its payload, with the tensors that lie in files of their own. Raises LogCorrupt."""
-    entry.complete(record, segment.body(entry))
-    if record.tensor_files and record.payload is not None:
-        try:
-            tensors.load(segment.directory, record.payload)
-        except ValueError as error:
-            kind = f"damaged payload ({error})"
-            raise LogCorrupt(segment.path, segment.writer, entry.seq, entry.body_offset, kind) from error

@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from errno import ENOSPC
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -38,20 +39,18 @@ MARK_READS_MAX = 1_000
 """A mark read while it is overwritten fails its sum; the next read, microseconds later, is good. After a thousand of
 them (some milliseconds) nobody is writing it: it is damaged."""
 SEARCH_BYTES = 1 << 20
-PROBE_BYTES = 64 * 1024
-"""What is read at once while a time is looked for in a segment that is being written."""
-LATE_MS = 1_000
-"""By how much ids may be out of order in a segment and still be found at once: a slow answer's time."""
-PARQUET = "parquet"
-"""The folder of the projection, beside those of the writers."""
+MISPLACED = "header of another segment"
+"""Somebody renamed or replaced the file."""
 TENSORS = "tensors"
 """The folder of tensors that are too large for a frame."""
+CURSORS = "cursors"
+"""The folder of those who follow."""
+PARQUET = "parquet"
+"""The folder of the projection."""
+NO_WRITERS = frozenset({CURSORS, PARQUET, TENSORS})
+"""Folders of the log that are no writer's; no writer can be called so."""
 BODY_READS_MAX = 10
 """A body read while it is overwritten with "erased. …" has some of both; that takes microseconds a page."""
-CURSORS = "cursors"
-"""The folder of the followers that have a name."""
-FOLDERS = {CURSORS, PARQUET, TENSORS}
-"""What lies beside the writers' folders; no writer can be called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,7 @@ def writers(directory: Path) -> list[str]:
     """List the writers that have something in this log."""
     try:
         with os.scandir(directory) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and entry.name not in FOLDERS)
+            return sorted(entry.name for entry in entries if entry.is_dir() and entry.name not in NO_WRITERS)
     except FileNotFoundError:
         return []
 
@@ -195,9 +194,10 @@ class Segment:
             return None
         magic, number, epoch, created_ns, first_seq, previous, marker, name = HEADER.unpack_from(raw)
         writer = name.rstrip(b"\0").decode()
-        # A good header of another segment means that somebody renamed or replaced the file.
-        if (magic, writer, number) != (MAGIC, self.writer, self.number):
+        if magic != MAGIC:
             return None
+        if (writer, number) != (self.writer, self.number):
+            raise ValueError(MISPLACED)
         return SegmentHeader(writer, number, epoch, created_ns, first_seq, previous, marker)
 
     def mark(self) -> Mark:
@@ -210,6 +210,16 @@ class Segment:
             seq = self.header.first_seq
             raise LogCorrupt(self.path, self.writer, seq, MARK_OFFSET, "damaged durable mark", resume)
         return mark
+
+    def padding_is_good(self) -> bool:
+        """Say whether nothing stands where nothing was written: behind the header, and behind the mark."""
+        raw = os.pread(self.descriptor, HEADER_BYTES, 0)
+        return not any(raw[HEADER.size + CHECKSUM.size : MARK_OFFSET] + raw[MARK_OFFSET + MARK.size + CHECKSUM.size :])
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are of the plain form, durable or not."""
+        return os.fstat(self.descriptor).st_size if self._sealed is None else self._sealed.size
 
     def removed(self) -> bool:
         """Say whether the file has no name any more."""
@@ -228,43 +238,10 @@ class Segment:
         head = self.read(start.head_bytes, offset + PREFIX.size)
         return Frame(start, head) if head_is_good(start, head) else None
 
-    def starts(self, milliseconds: int, end: int) -> Iterator[FrameStart]:
-        """Yield, unchecked, the frames that should hold ids of this time.
-
-        In a sealed segment the index says where. In another one ids nearly ascend: a bisection finds the place, and
-        `LATE_MS` around it are looked at. What comes later than that is for `frames` to find.
-        """
-        regions = [self._region(milliseconds, end)] if self._sealed is None else self._sealed.regions(milliseconds)
-        for first, limit in regions:
-            offset = first
-            while offset < min(limit, end) and (start := self.start(offset, end)) is not None:
-                if start.first_ms <= milliseconds <= start.last_ms:
-                    yield start
-                elif self._sealed is None and start.first_ms > milliseconds + LATE_MS:
-                    break
-                offset = start.end
-
-    def _region(self, milliseconds: int, end: int) -> tuple[int, int]:
-        low, high = HEADER_BYTES, end
-        while high - low > PROBE_BYTES:
-            middle = self._next_start((low + high) // 2, high)
-            if middle is None or middle.last_ms >= milliseconds - LATE_MS:
-                high = (low + high) // 2
-            else:
-                low = middle.offset
-        return low, end
-
-    def _next_start(self, offset: int, end: int) -> FrameStart | None:
-        """Look for the first frame that begins at an offset or behind it, unchecked."""
-        while offset < end:
-            raw = self.read(min(PROBE_BYTES, end - offset), offset)
-            found = raw.find(self.header.marker)
-            if found >= 0:
-                return self.start(offset + found, end)
-            if len(raw) < MARKER_BYTES:
-                break
-            offset += len(raw) - MARKER_BYTES + 1
-        return None
+    def regions(self, milliseconds: int) -> Iterator[tuple[int, int]]:
+        """Yield where frames with ids of this time begin (the first of some, and where to stop); for a sealed one."""
+        assert self._sealed is not None, "a plain segment has no index"
+        return self._sealed.regions(milliseconds)
 
     def frames(self, offset: int, end: int) -> Iterator[Frame]:
         """Walk all frames. Raises LogCorrupt at one that is damaged."""
@@ -326,10 +303,6 @@ class Segment:
         record.writer = self.writer
         return record
 
-    def records(self, frame: Frame) -> list[Record]:
-        """Decode all records of a frame, without their payloads."""
-        return [self.record(entry) for entry in frame.entries()]
-
     def close(self) -> None:
         """Close the file."""
         os.close(self.descriptor)
@@ -370,7 +343,7 @@ def create_segment(directory: Path, header: SegmentHeader) -> tuple[int, Mark]:
     descriptor = os.open(making, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     try:
         if os.pwrite(descriptor, raw, 0) != len(raw):
-            raise OSError(f"{making}: header written in part, the disk is full")
+            raise OSError(ENOSPC, "header written in part, the disk is full", str(making))
         os.fsync(descriptor)
         making.rename(path)
         sync_directory(path.parent)

@@ -14,6 +14,7 @@ from tests.monitors.log.logbook import Logbook
 
 NOW_MS = 1_800_000_000_000
 SEGMENT_BYTES = 20_000
+NO_LIMITS = Limits()
 
 
 def write(folder: Path, batches: list[list[Record]], name: str = "w0") -> list[str]:
@@ -27,7 +28,7 @@ def write(folder: Path, batches: list[list[Record]], name: str = "w0") -> list[s
 def sealer(
     home: Home,
     *,
-    limits: Limits = Limits(),
+    limits: Limits = NO_LIMITS,
     cursors: Mapping[str, Cursor] = {},
     now_ms: int = NOW_MS,
     with_parquet: bool = True,

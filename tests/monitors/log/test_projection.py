@@ -1,6 +1,6 @@
 """The inference table: one row a prediction row, the documented columns, readable with nothing of ours."""
 
-import datetime
+import datetime as dt
 import re
 from pathlib import Path
 
@@ -99,7 +99,8 @@ def test_datatypes_that_meet_in_a_column_widen() -> None:
     columns = Columns()
     columns.add(batch(1, inputs=[floats("x", 1), Tensor("y", "INT8", [1], b"\x07")], outputs=[floats("z", 1)]))
     half = Tensor("y", "FP16", [1], np.array([0.5], "<f2").tobytes())
-    columns.add(batch(1, inputs=[Tensor("x", "FP64", [1], np.array([2.0]).tobytes()), half], outputs=[texts("z", b"a")]))
+    wide = Tensor("x", "FP64", [1], np.array([2.0]).tobytes())
+    columns.add(batch(1, inputs=[wide, half], outputs=[texts("z", b"a")]))
     made = table(columns)
     assert made.schema.field("input_x").type == pa.list_(pa.float64())
     assert made.schema.field("input_y").type == pa.list_(pa.float32())
@@ -111,7 +112,8 @@ def test_parquet_is_read_by_others_without_our_code(home: Home) -> None:
     ids = write(home.log, [[batch(3, inputs=[floats("x", 3, 2)]), batch(1, "speed", "2")] for _ in range(60)])
     assert seal_all(sealer(home)) > 1
     glob = f"{home.log}/parquet/**/*.parquet"
-    asked = "SELECT count(*), count(DISTINCT id), count(DISTINCT prediction_id) FROM read_parquet($1, union_by_name=true)"
+    counts = "count(*), count(DISTINCT id), count(DISTINCT prediction_id)"
+    asked = f"SELECT {counts} FROM read_parquet($1, union_by_name=true)"  # noqa: S608 - ours
     assert duckdb.execute(asked, [glob]).fetchall() == [(240, 240, len(ids))]
     asked = "SELECT DISTINCT model, typeof(date) FROM read_parquet($1, union_by_name=true) ORDER BY model"
     assert duckdb.execute(asked, [glob]).fetchall() == [("signs", "DATE"), ("speed", "DATE")]
@@ -120,7 +122,7 @@ def test_parquet_is_read_by_others_without_our_code(home: Home) -> None:
     for name, (kind, _meaning) in COLUMNS.items():
         if name not in {"model", "date"}:
             assert read.schema.field(name).type.equals(TYPES[kind]), name
-    assert isinstance(read.column("time")[0].as_py(), datetime.datetime)
+    assert isinstance(read.column("time")[0].as_py(), dt.datetime)
 
 
 def test_rows_of_a_file_are_sorted_by_prediction(home: Home) -> None:
@@ -150,7 +152,8 @@ def test_sealing_again_changes_nothing_and_rebuilding_makes_the_same(home: Home)
     list(work.rebuild())
     with Manifest(home.log) as manifest:
         assert (manifest.totals(), manifest.paths()) == before
-    assert {str(one.relative_to(home.log / "parquet")) for one in (home.log / "parquet").rglob("*.parquet")} == before[1]
+    files = (home.log / "parquet").rglob("*.parquet")
+    assert {str(one.relative_to(home.log / "parquet")) for one in files} == before[1]
 
 
 def test_without_the_extra_segments_are_sealed_and_projected_later(home: Home) -> None:
@@ -170,7 +173,7 @@ def test_what_is_erased_leaves_parquet_before_the_segment(home: Home) -> None:
     write(home.log, [[marked, record()]])
     work = sealer(home)
     seal_all(work)
-    erase(home.log, Wanted(ids=frozenset({marked.id})))
+    erase(home.log, Wanted(ids=frozenset({marked.id})), lambda _ids: None)
     assert list((home.log / "parquet").rglob("*.parquet")) == []
     assert seal_all(work) == 1
     asked = "SELECT input_x, payload_state FROM read_parquet($1) WHERE prediction_id = $2"
