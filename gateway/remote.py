@@ -65,14 +65,12 @@ class RemoteOperations:
 
     def predictions(self, question: Question) -> Any:
         """See `Operations.predictions`."""
-        given = {"model": question.model, "where": question.where, "limit": question.limit}
-        given |= {
-            "since": rfc3339(question.since),
-            "until": None if question.until is None else rfc3339(question.until),
-        }
-        return self._ask(
-            "GET", "predictions?" + urlencode({name: one for name, one in given.items() if one is not None})
-        )
+        given: dict[str, Any] = {"model": question.model, "where": question.where, "limit": question.limit}
+        given["since"] = rfc3339(question.since)
+        if question.until is not None:
+            given["until"] = rfc3339(question.until)
+        words = urlencode({name: value for name, value in given.items() if value is not None})
+        return self._ask("GET", f"predictions?{words}")
 
     def incidents(self, model: str | None = None) -> Any:
         """See `Operations.incidents`."""

@@ -1,9 +1,9 @@
 """Finding one record by its id, in a log of any size.
 
 An id tells when it was given. The manifest knows the times of every sealed segment, the index of a sealed segment those
-of each block, and a frame those of its records: so one block of one segment is decompressed, and one frame decoded. In a
-segment that is still written ids nearly ascend, and a bisection finds the place. Nothing is taken on trust that was not
-checked: what is not where it should be is looked for in every frame.
+of each block, and a frame those of its records: so one block of one segment is decompressed, and one frame decoded. In
+a segment that is still written ids nearly ascend, and a bisection finds the place. Nothing is taken on trust that was
+not checked: what is not where it should be is looked for in every frame.
 """
 
 from collections.abc import Iterator

@@ -82,7 +82,7 @@ def test_the_byte_limit_beats_those_who_follow(home: Home) -> None:
 
 
 def test_a_dead_writers_last_segment_goes_too(home: Home) -> None:
-    """Nothing older than the limit stays because nobody writes any more; a writer that comes back goes on from there."""
+    """Nothing old stays because nobody writes any more; a writer that comes back goes on from there."""
     work = sealer(home, limits=Limits(keep_ms=DAY_MS), now_ms=NOW_MS + 10 * DAY_MS)
     work.retire()
     seal_all(work)
