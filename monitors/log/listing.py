@@ -71,7 +71,9 @@ def rows(directory: Path, question: Question, bytes_max: int) -> list[dict[str, 
 
 
 def _row(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: plain(value) for name, value in values.items() if value is not None or name in COLUMNS}
+    """Put a row in order: the record's columns, then those of tensors and signals that it has values for."""
+    others = sorted(name for name, value in values.items() if name not in COLUMNS and value is not None)
+    return {name: plain(values[name]) for name in (*COLUMNS, *others)}
 
 
 def _walked(directory: Path, question: Question) -> Iterator[dict[str, Any]]:
@@ -83,8 +85,7 @@ def _walked(directory: Path, question: Question) -> Iterator[dict[str, Any]]:
     for record in sorted(newest, key=lambda one: (one.time, one.id), reverse=True):
         columns = Columns()
         columns.add(record)
-        for values in list(columns.rows())[:left]:
-            yield {name: value for name, value in values.items() if value is not None or name in COLUMNS}
+        yield from map(_row, list(columns.rows())[:left])
         left -= len(columns.fixed)
         if left <= 0:
             return

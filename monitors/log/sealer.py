@@ -195,5 +195,6 @@ def kept_bundles(directory: Path) -> set[str]:
             if (writer, number) not in known:
                 with suppress(FileNotFoundError), Segment(directory, writer, number) as segment:
                     for frame in segment.frames(HEADER_BYTES, segment.mark().end):
-                        found |= {one.bundle for one in segment.records(frame) if one.bundle is not None}
+                        bundles = (segment.record(entry).bundle for entry in frame.entries())
+                        found |= {one for one in bundles if one is not None}
     return found
