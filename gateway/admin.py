@@ -28,7 +28,7 @@ from gateway.operations import Operations
 from gateway.prediction import LISTED_SECONDS, ROWS_MAX
 from gateway.problems import DESCRIBED, add_problem_handlers
 from gateway.traffic import Sampler, Traffic
-from monitors.log.listing import Question
+from monitors.log.question import Question
 
 Actor = Annotated[str, Field(min_length=1, max_length=128, description="Who does it; goes into the audit log.")]
 Reason = Annotated[str, Field(max_length=4096, description="Why, in a sentence; goes into the audit log.")]

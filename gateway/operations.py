@@ -21,8 +21,8 @@ from gateway.prediction import bundle_json, chain, record_json, ref_words, rows_
 from gateway.settings import REPLICAS_MAX
 from gateway.traffic import Traffic
 from monitors.log.errors import LogError
-from monitors.log.listing import QueryRefused, Question
 from monitors.log.projection import NotInstalled
+from monitors.log.question import QueryRefused, Question
 from monitors.log.reader import LogReader
 from state import Change, State
 

@@ -23,7 +23,8 @@ from bundles.refs import GitRefs, Ref
 from bundles.schema import DATATYPES
 from gateway.audit import rfc3339
 from gateway.protocol import elements
-from monitors.log.listing import QueryRefused, Question, rows
+from monitors.log.listing import rows
+from monitors.log.question import QueryRefused, Question
 from monitors.log.record import Payload, Record, Tensor
 
 LISTED_SECONDS = 86_400.0

@@ -12,7 +12,7 @@ import urllib3
 
 from gateway.audit import rfc3339
 from gateway.operations import OperationError
-from monitors.log.listing import Question
+from monitors.log.question import Question
 
 TIMEOUT_SECONDS = 30.0
 

@@ -19,9 +19,10 @@ import click
 
 from monitors.log import record as records
 from monitors.log.frame import MARKER_BYTES, decode_start, encode_frame
-from monitors.log.listing import Question, rows
+from monitors.log.listing import rows
 from monitors.log.manifest import Manifest
 from monitors.log.projection import parquet_writer, project
+from monitors.log.question import Question
 from monitors.log.reader import LogReader
 from monitors.log.record import Payload, Record, Tensor, new_id
 from monitors.log.sealing import seal_segment

@@ -15,7 +15,8 @@ from gateway.commands.moments import moment
 from gateway.commands.options import existing_home, home_option, operations, server_option
 from gateway.output import show
 from gateway.prediction import LISTED_SECONDS
-from monitors.log.listing import Question, query
+from monitors.log.listing import query
+from monitors.log.question import Question
 
 FORMS = ("table", "json", "yaml", "name", "csv", "parquet")
 COLUMNS = (
@@ -64,7 +65,7 @@ def list_(
     Examples:
       snowgate prediction list --model signs --since 2h
       snowgate prediction list --model signs --where "signal_confidence < 0.5 AND status = 200" -o json
-      snowgate prediction list --since 7d --where "total_ms > 100" --limit 100000 -o parquet > slow.parquet
+      snowgate prediction list --since 7d --where "total_ms>100" --limit 100000 -o parquet > slow.parquet
     """
     begin = time.time() - LISTED_SECONDS if since is None else since
     question = Question(model, begin, until, where, limit)

@@ -34,8 +34,8 @@ sync that fails, end the segment's use: what a second sync says after a failed o
 on from the mark, with the same numbers; what the old one has behind its mark does not count.
 
 A closed segment is **sealed**: compressed in blocks, in the folder `sealed` of its writer, and read by the same offsets
-(`sealed`). What is sealed is projected into Parquet, in the folder `parquet` (`columns`, `projection`), and the manifest
-says what is where.
+(`sealed`). What is sealed is projected into Parquet, in the folder `parquet` (`columns`, `projection`), and the
+manifest says what is where.
 
 The contract is in `tests/contracts/test_log.py`, and another implementation joins by one line there.
 """

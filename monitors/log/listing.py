@@ -6,35 +6,15 @@ answers the same for a model and a time, and knows no condition.
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from monitors.log.columns import COLUMNS, Columns, plain
-from monitors.log.projection import INSTALL, NotInstalled
+from monitors.log.projection import NotInstalled
+from monitors.log.question import QueryRefused, Question
 from monitors.log.reader import LogReader
 from monitors.log.record import Record
-
-
-class QueryRefused(Exception):
-    """The condition is none, it took too long, or it has too much for an answer; the text says which."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked for: rows of a model, of a time (seconds since the epoch), that meet a condition, newest first."""
-
-    model: str | None = None
-    since: float = 0.0
-    until: float | None = None
-    where: str | None = None
-    limit: int = 100
-
-    def takes(self, record: Record) -> bool:
-        """Say whether a record is of this model and time; the condition is DuckDB's."""
-        early_enough = self.until is None or record.time < self.until
-        return self.model in {None, record.model} and record.time >= self.since and early_enough
 
 
 def query() -> ModuleType:
@@ -42,7 +22,7 @@ def query() -> ModuleType:
     try:
         from monitors.log import query as module  # noqa: PLC0415 - an optional extra
     except ImportError as error:
-        raise NotInstalled(f"a condition needs an extra, {INSTALL} ({error})") from error
+        raise NotInstalled(f"a condition needs an extra, pip install 'snowgate[parquet]' ({error})") from error
     return module
 
 

@@ -25,7 +25,6 @@ from monitors.log.segment import HEADER_BYTES, PARQUET, Segment, sync_directory
 
 FORM = 1
 """The form of the files: with another number, all are made again."""
-INSTALL = "pip install 'snowgate[parquet]'"
 Part = tuple[str, str]
 """Model and day."""
 
@@ -64,7 +63,7 @@ def parquet_writer() -> ModuleType:
     try:
         from monitors.log import parquet  # noqa: PLC0415 - an optional extra
     except ImportError as error:
-        raise NotInstalled(f"Parquet needs an extra, {INSTALL} ({error})") from error
+        raise NotInstalled(f"Parquet needs an extra, pip install 'snowgate[parquet]' ({error})") from error
     return parquet
 
 

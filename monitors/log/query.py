@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from monitors.log import parquet
 from monitors.log.columns import Columns
-from monitors.log.listing import QueryRefused, Question
 from monitors.log.manifest import Manifest, ParquetFile
+from monitors.log.question import QueryRefused, Question
 from monitors.log.reader import LogReader
 from monitors.log.segment import PARQUET
 

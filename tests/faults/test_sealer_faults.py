@@ -11,8 +11,9 @@ import duckdb
 import pyarrow.dataset
 
 from bundles.home import Home
-from monitors.log.listing import Question, rows
+from monitors.log.listing import rows
 from monitors.log.manifest import Manifest
+from monitors.log.question import Question
 from monitors.log.reader import LogReader
 from tests.monitors.log.archive import seal_all, sealer, write
 from tests.monitors.log.logbook import record

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from bundles.home import Home
-from monitors.log.listing import QueryRefused, Question, rows
+from monitors.log.listing import rows
 from monitors.log.query import ask
+from monitors.log.question import QueryRefused, Question
 from monitors.log.reader import LogReader
 from monitors.log.record import Record
 from tests.monitors.log.archive import seal_all, sealer, write

@@ -7,8 +7,9 @@ import pytest
 from bundles.home import Home
 from gateway.notary import HomeNotary
 from monitors.log.errors import LogCorrupt
-from monitors.log.listing import Question, rows
+from monitors.log.listing import rows
 from monitors.log.manifest import Manifest
+from monitors.log.question import Question
 from monitors.log.reader import LogReader
 from monitors.log.retention import Limits
 from monitors.log.segment import numbers, sealed_path
