@@ -47,7 +47,6 @@ RETIRE_SECONDS = 60.0
 """How often ages are looked at where nothing is sealed; bytes are looked at after each segment."""
 TROUBLE_SECONDS = 10.0
 """How long it leaves a disk alone that did not do what it should."""
-MONITOR = "monitor"
 DAY_MS = 86_400_000
 
 
@@ -78,7 +77,7 @@ class Sealing:
         self._state = state
         self._limits = settings.limits
         self._outages = Outages(state, settings.console_url, settings.environment, now)
-        self._sealer = sealer(home, state, settings.limits)
+        self._sealer = sealer(home, settings.limits)
         self._next_retire = 0.0
         self._trouble: str | None = None
         self._told: dict[str, Any] | None = None
@@ -120,7 +119,7 @@ class Sealing:
         """Write what there is, where it has changed, and open or end the incident about what followers lost."""
         with Manifest(self._home.log) as manifest:
             totals, gaps = manifest.totals(), manifest.gaps()
-        behind = [one for one in gaps if _still_lags(one, followers(self._home, self._state))]
+        behind = [one for one in gaps if _still_lags(one, followers(self._home))]
         if behind:
             names = sorted({one["cursor"] for one in behind})
             lost = sum(one["end_seq"] - one["first_seq"] for one in behind)
@@ -136,7 +135,7 @@ class Sealing:
             self._state.commit(Change(STATUS, status | {"time": now()}))
 
 
-def sealer(home: Home, state: State, limits: Limits) -> Sealer:
+def sealer(home: Home, limits: Limits) -> Sealer:
     """Put a sealer together for a home; Parquet is made where its extra is installed. Raises BundleError."""
     try:
         parquet = parquet_writer()
@@ -146,18 +145,16 @@ def sealer(home: Home, state: State, limits: Limits) -> Sealer:
         home.log,
         HomeNotary(home.keys()),
         limits=limits,
-        cursors=lambda: followers(home, state),
+        cursors=lambda: followers(home),
         now=now,
         now_ms=lambda: time.time_ns() // 1_000_000,
         parquet=parquet,
     )
 
 
-def seal_now(
-    home: Home, state: State, settings: LogSettings, progress: Callable[[str], None], *, rebuild: bool
-) -> dict[str, Any]:
+def seal_now(home: Home, settings: LogSettings, progress: Callable[[str], None], *, rebuild: bool) -> dict[str, Any]:
     """Do all there is to do, and return what there is then. Raises OSError, LogError, BundleError, apsw.Error."""
-    work = sealer(home, state, _limits(settings.keep_days, settings.max_bytes))
+    work = sealer(home, _limits(settings.keep_days, settings.max_bytes))
     work.start()
     if rebuild:
         for one in work.rebuild():
@@ -170,13 +167,9 @@ def seal_now(
         return manifest.totals() | {"removed": manifest.removed(), "gaps": manifest.gaps()}
 
 
-def followers(home: Home, state: State) -> Mapping[str, Cursor]:
-    """Return where everybody stands for whom retention by age waits: the monitor, and the cursors with names."""
-    found: dict[str, Cursor] = {}
-    checkpoint = state.get("monitor/checkpoint")
-    if checkpoint is not None:
-        found[MONITOR] = checkpoint.body["cursor"]
-    return found | {name: one.places for name, one in standings(home.log).items()}
+def followers(home: Home) -> Mapping[str, Cursor]:
+    """Return where everybody stands for whom retention by age waits. Raises LogError."""
+    return {name: one.places for name, one in standings(home.log).items()}
 
 
 def _still_lags(gap: dict[str, Any], standing: Mapping[str, Cursor]) -> bool:

@@ -48,11 +48,7 @@ def seal(home: Path, output: str, rebuild: bool, file: Path | None) -> None:
     """
     opened = existing_home(home)
     settings, _origins = load_settings(file or find_file(opened.path), read_environment(), {})
-    state = SqliteState(opened.state)
-    try:
-        told = seal_now(opened, state, settings.log, progress, rebuild=rebuild)
-    finally:
-        state.close()
+    told = seal_now(opened, settings.log, progress, rebuild=rebuild)
     show(told, output, name="segments", tell=lambda one: facts(list(one.items())))
 
 

@@ -25,6 +25,7 @@ BUSY_MS = 5_000
 NEVER_MS = (1 << 63) - 1
 """The largest number that SQLite knows; the times of an empty segment lie beyond it."""
 SCHEMA = """
+PRAGMA user_version = 1;
 CREATE TABLE IF NOT EXISTS segments (
     writer TEXT NOT NULL, number INTEGER NOT NULL, first_seq INTEGER NOT NULL, end_seq INTEGER NOT NULL,
     first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, answered INTEGER NOT NULL, refused INTEGER NOT NULL,
@@ -99,14 +100,24 @@ class Manifest:
     def __init__(self, directory: Path, *, writable: bool = False) -> None:
         """Open it; one that is not there is empty. Raises apsw.Error: it is damaged, or busy for too long."""
         path = directory / FILE
-        there = path.exists()
-        # Readers too must be able to write: they take back what a killed sealer had half done.
-        self._connection = apsw.Connection(str(path) if there or writable else ":memory:")
-        self._connection.set_busy_timeout(BUSY_MS)
-        if writable and not there:
-            path.chmod(0o640)
-        if writable or not there:
-            self._connection.execute("PRAGMA synchronous = FULL").fetchall()
+        if writable or path.exists():
+            # Readers too must be able to write: they take back what a killed sealer had half done.
+            self._connection = apsw.Connection(str(path))
+            self._connection.set_busy_timeout(BUSY_MS)
+            if writable:
+                path.chmod(0o640)
+                self._ask("PRAGMA synchronous = FULL")
+                self._make()
+            elif self._ask("PRAGMA user_version") == [(0,)]:
+                self._connection.close()  # A sealer died before it had made anything.
+                self._connection = apsw.Connection(":memory:")
+                self._make()
+        else:
+            self._connection = apsw.Connection(":memory:")
+            self._make()
+
+    def _make(self) -> None:
+        with self._connection:
             self._connection.execute(SCHEMA)
 
     def put(self, segment: Sealed, files: Iterable[ParquetFile], bundles: Iterable[str]) -> None:
