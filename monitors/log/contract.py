@@ -12,7 +12,8 @@ from monitors.log.errors import LogCorrupt
 from monitors.log.record import Record
 
 OnDurable = Callable[[list[Any], OSError | None], None]
-"""Called once for each batch, on a thread of the writer's: its tokens, and None or why they count as not written."""
+"""Called once for each batch, on a thread of the writer's: its tokens, and None or why they count as not written.
+Without tokens, with None: after an error the log can be written again."""
 Place = tuple[int, int]
 Cursor = Mapping[str, Place]
 """Where a follower stands with each writer; empty is the beginning. It goes through JSON as it is."""

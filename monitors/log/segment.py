@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from errno import ENOSPC
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -290,7 +291,7 @@ def create_segment(directory: Path, header: SegmentHeader) -> tuple[int, Mark]:
     descriptor = os.open(making, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     try:
         if os.pwrite(descriptor, raw, 0) != len(raw):
-            raise OSError(f"{making}: header written in part, the disk is full")
+            raise OSError(ENOSPC, "header written in part, the disk is full", str(making))
         os.fsync(descriptor)
         making.rename(path)
         sync_directory(path.parent)
