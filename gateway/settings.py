@@ -134,9 +134,6 @@ class LogSettings(Section):
     segment_bytes: int = Field(
         default=64 * 1024 * 1024, ge=1024 * 1024, description="A segment is closed at this size."
     )
-    checkpoint_seconds: float = Field(
-        default=5.0, ge=0.1, le=3600, description="How often it is signed how far the log has come."
-    )
     durability: Literal["commit", "async"] = Field(
         default="commit", description="Answers wait until their record is on disk (commit), or leave before (async)."
     )
@@ -148,6 +145,9 @@ class LogSettings(Section):
     )
     on_failure: Literal["refuse", "serve"] = Field(
         default="refuse", description="While the log can't be written: refuse calls, or answer them unlogged (serve)."
+    )
+    checkpoint_seconds: float = Field(
+        default=5.0, ge=0.1, le=3600, description="How often it is signed how far the log has come."
     )
     inline_bytes_max: int = Field(
         default=1024 * 1024, ge=4096, description="A larger tensor lies in a file of its own, the same one only once."

@@ -5,6 +5,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -61,7 +62,7 @@ def orders(home: Home, tmp_path: Path, start: Callable[..., Gateway]) -> Gateway
     return start(home.path)
 
 
-def infer(gateway: Gateway, *rows: str) -> tuple[int, dict[str, object]]:
+def infer(gateway: Gateway, *rows: str) -> tuple[int, dict[str, Any]]:
     """Send rows by the Open Inference Protocol."""
     tensor = {"name": "order", "datatype": "BYTES", "shape": [len(rows)], "data": rows}
     status, answer, _headers = gateway.post("/v2/models/orders/infer", orjson.dumps({"inputs": [tensor]}))
