@@ -5,12 +5,9 @@ same line read backwards.
 """
 
 import asyncio
-import json
 import logging
-import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,11 +21,11 @@ from bundles.home import Home
 from gateway.admin import create_app
 from gateway.answers import Answers
 from gateway.audit import now
+from gateway.beside import beside
 from gateway.checkpoints import Checkpoints
 from gateway.control import Control
 from gateway.keeping import Keeping
 from gateway.keys import key_digests
-from gateway.logs import logging_configuration
 from gateway.operations import Operations
 from gateway.repository import Repository
 from gateway.settings import Settings, SettingsError
@@ -92,7 +89,7 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
             serving = asyncio.create_task(server.serve(sockets=[admin]))
             processes.push_async_callback(_end_admin, app, server, serving)
             processes.push_async_callback(Checkpoints(home, state, settings.log.checkpoint_seconds).close)
-            control.start(monitor_command(home, settings, addresses), _answers(operations, control, settings))
+            control.start(beside(home, settings, page_links), _answers(operations, control, settings))
             processes.push_async_callback(control.stop)
             await _until_ready(control, ending)
             if not ending.is_set():
@@ -193,20 +190,6 @@ def _listen(host: str, port: int, flag: str) -> socket.socket:
     except OSError as error:
         msg = f"{host} port {port}: {error.strerror}; give another with {flag}, or {flag} 0 for a free one"
         raise SettingsError(msg) from error
-
-
-def monitor_command(home: Home, settings: Settings, addresses: Addresses) -> list[str]:
-    """Return the command line of the monitor."""
-    chosen = {
-        **settings.monitor.model_dump(),
-        "webhook_url": settings.page.webhook.url,
-        "webhook_timeout_seconds": settings.page.webhook.timeout_seconds,
-        "console_url": settings.page.console_url or addresses.control,
-        "environment": settings.server.environment,
-    }
-    place = ["--home", str(home.path), "--parent", str(os.getpid())]
-    place += ["--logging", json.dumps(logging_configuration(settings.logging, "monitor"))]
-    return [sys.executable, "-m", "monitors.watch", *place, "--settings", json.dumps(chosen)]
 
 
 def _admin_app(operations: Operations, control: Control, settings: Settings) -> FastAPI:
