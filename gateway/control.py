@@ -27,9 +27,9 @@ from gateway.beside import Beside
 from gateway.channel import Channel
 from gateway.children import Child, always
 from gateway.log_watch import LogWatch
-from gateway.metrics_page import engines
 from gateway.reconcile import Actual, Bundle, Decision, Desired, decide
 from gateway.runner import Runner
+from gateway.runner_figures import runner_families
 from gateway.runners import Outages, Runners
 from gateway.settings import Settings
 from gateway.totals import Totals
@@ -118,8 +118,9 @@ class Control:
         return all(self._applied.get(name) == self._table["revision"] for name in self._workers)
 
     def families(self) -> Iterable[Metric]:
-        """Return all that the workers have counted, added up, and what runs the versions that they serve."""
-        return [*self.totals.families(), *self._log_watch.families(), engines(self._table["runners"].values())]
+        """Return all that the workers have counted, added up, and how the log and the runners are."""
+        runners = runner_families(self._runners.figures(self._version))
+        return [*self.totals.families(), *self._log_watch.families(), *runners]
 
     def _worker_command(self, name: str) -> Callable[[], tuple[list[str], list[int]]]:
         settings = worker_settings(self.home, self.settings, name)

@@ -6,9 +6,9 @@ abort writes a rejection into live state, and control, which alone writes routes
 when no gateway runs, and takes effect when one starts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 from bundles.bundle import open_bundle
 from bundles.errors import BundleError, RefConflict, UnknownReference
@@ -16,6 +16,8 @@ from bundles.home import Home
 from bundles.refs import GitRefs, Ref, check_name
 from gateway.audit import audit, now
 from gateway.deployment import deployment_json, rollout_json
+from gateway.incidents import EFFECTS, RUNNER_EFFECT, VERDICTS, Incidents
+from gateway.labels import LABELS_MAX, Labels
 from gateway.overview import overview_json
 from gateway.prediction import bundle_json, chain, record_json, ref_words, rows_json
 from gateway.settings import REPLICAS_MAX
@@ -26,23 +28,6 @@ from monitors.log.question import QueryRefused, Question
 from monitors.log.reader import LogReader
 from state import Change, State
 
-VERDICTS = ("model-broken", "world-changed", "data-pipeline", "expected-event", "false-alarm")
-EFFECTS = {
-    "model-broken": (
-        "version {version} of {model} is rejected: control takes it off the route, goes back to the version before "
-        "and will not start it again until `snowgate deploy {model}@{version} --again --reason …`"
-    ),
-    "world-changed": "what was predicted since {onset} becomes the new baseline of version {version}",
-    "data-pipeline": "nothing is rolled back and the baseline stays: mend what feeds the model",
-    "expected-event": "nothing is rolled back and the baseline stays",
-    "false-alarm": "nothing is rolled back and the baseline stays; the detectors start again",
-}
-"""What each verdict brings about, in the words that the answer to a decision carries."""
-RUNNER_EFFECT = (
-    "nothing is rolled back; `snowgate deploy {model}@{version} --again --reason …` starts the version's runners again"
-)
-"""The same of an incident about a runner, but for `model-broken`."""
-
 
 class OperationError(Exception):
     """Something can't be done; `str(error)` says why and what to type next, `status` is the API's for it."""
@@ -52,29 +37,6 @@ class OperationError(Exception):
         self.status = status
 
 
-class Incidents(Protocol):
-    """The incidents of one home. Implemented by the monitors; whoever builds `Operations` passes it in."""
-
-    refusal: type[Exception]
-    """What `get`, `acknowledge` and `decide` raise, with a sentence that says what to do."""
-
-    def list(self, model: str | None = None) -> list[dict[str, Any]]:
-        """Return all incidents, or those of one model, newest first."""
-        ...
-
-    def get(self, id: str) -> dict[str, Any]:
-        """Return one incident."""
-        ...
-
-    def acknowledge(self, id: str, actor: str, reason: str) -> dict[str, Any]:
-        """Note who takes care of it, and return the incident."""
-        ...
-
-    def decide(self, id: str, verdict: str, actor: str, reason: str) -> dict[str, Any]:
-        """Note the human's decision, and return the incident."""
-        ...
-
-
 class Operations:
     """All that an operator can do with one home. Safe to use from several threads and processes."""
 
@@ -82,6 +44,7 @@ class Operations:
         self._home = home
         self._state = state
         self._incidents = incidents
+        self.labels = Labels(home)
         self._opened: GitRefs | None = None
         self._opening = Lock()
 
@@ -173,6 +136,12 @@ class Operations:
         """Tell how far the way to the desired version is. Raises OperationError (404)."""
         return rollout_json(self.deployment(model, environment))
 
+    def rollouts(self) -> list[dict[str, Any]]:
+        """Tell the same of every model that is deployed or routed, by its name; see `rollout`."""
+        deployed = {ref.name.split("/")[3]: ref.name.split("/")[2] for ref in self.refs.list("refs/environments/")}
+        routed = {one.body["model"]: one.body["environment"] for one in self._state.list("routes/")}
+        return [self.rollout(model, place) for model, place in sorted((deployed | routed).items())]
+
     def promote(self, model: str, environment: str, *, actor: str, reason: str = "") -> dict[str, Any]:
         """Give a canary all traffic. Raises OperationError: no canary is running, or the ref moved (409)."""
         deployment, ref = self._running_canary(model, environment, "promote")
@@ -245,7 +214,7 @@ class Operations:
             raise OperationError(
                 f"prediction {id}: not in the log of home {self._home.path}; is it another home's (--home)?", 404
             )
-        shown = record_json(record)
+        shown = record_json(record) | {"labels": self.labels.of(record.id)}
         return shown | {"provenance": chain(record, self._home, self.refs)} if chain_wanted else shown
 
     def predictions(self, question: Question) -> list[dict[str, Any]]:
@@ -256,6 +225,12 @@ class Operations:
             raise OperationError(str(error), 422) from error
         except LogError as error:
             raise OperationError(f"{error}; `snowgate log verify` says more", 500) from error
+
+    def label(self, labels: Sequence[Mapping[str, Any]], *, actor: str) -> dict[str, Any]:
+        """Say what turned out to be true of predictions; see `Labels.add`. Raises OperationError: too many (422)."""
+        if len(labels) > LABELS_MAX:
+            raise OperationError(f"{len(labels)} labels: expected at most {LABELS_MAX} a call; send them in parts", 422)
+        return self.labels.add(labels, actor)
 
     def incidents(self, model: str | None = None) -> list[dict[str, Any]]:
         """Return all incidents, or those of one model, newest first."""
@@ -322,6 +297,18 @@ class Operations:
             raise OperationError(str(error), 422) from error
         return found | {"engines": [one.body for one in self._state.list(f"engines/{digest}/")]}
 
+    def forget_engines(self, reference: str, *, actor: str, reason: str = "") -> list[dict[str, Any]]:
+        """Have a bundle's engines tried again when it is next loaded; return what was known of them until now.
+
+        Raises:
+            OperationError: unknown reference (404, 422).
+        """
+        digest, model, version = self._resolve(reference)
+        found = self._state.list(f"engines/{digest}/")
+        entry = audit(actor, "forget-engines", model, reason, {"digest": digest, "version": version})
+        self._state.commit(*(Change(one.key, None, one.revision) for one in found), entry)
+        return [one.body for one in found]
+
     def monitors(self) -> list[dict[str, Any]]:
         """Return every watched signal of every version: how far its evidence is from its limit."""
         status = self._state.get("monitor/status")
@@ -337,14 +324,11 @@ class Operations:
 
     def overview(self, traffic: Traffic | None = None) -> dict[str, Any]:
         """Return all that the console shows; without `traffic`, rates are null."""
-        deployed = {ref.name.split("/")[3]: ref.name.split("/")[2] for ref in self.refs.list("refs/environments/")}
-        routed = {one.body["model"]: one.body["environment"] for one in self._state.list("routes/")}
-        rollouts = [self.rollout(model, place) for model, place in sorted((deployed | routed).items())]
         monitor = self._state.get("monitor/status")
         checkpoint = self._state.get("log/checkpoint")
         return overview_json(
             now(),
-            rollouts,
+            self.rollouts(),
             monitor.body if monitor else None,
             self.incidents(),
             traffic,

@@ -158,7 +158,7 @@ class Worker:
         waiting = [[queue.name, queue.depth] for queue in self._queues.values()]
         records, seconds = self.ledger.undurable()
         log = {
-            "in_flight": self.predictor.in_hands + records,
+            "in_flight": self.predictor.in_hands + sum(self.metrics.undurable.values()),
             "undurable": [records, seconds],
             "failing": self.ledger.failing,
         }

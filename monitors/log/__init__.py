@@ -37,5 +37,9 @@ A closed segment is **sealed**: compressed in blocks, in the folder `sealed` of 
 (`sealed`). What is sealed is projected into Parquet, in the folder `parquet` (`columns`, `projection`), and the
 manifest says what is where.
 
+Beside the writers lie two files of signed lines: `checkpoints` says every few seconds how far all chains had come, and
+where they begin since retention; `erasures` says which bodies were overwritten on purpose. Together with a key they
+tell what somebody changed from what was written (`checkpoints`, `erasures`, `verify`).
+
 The contract is in `tests/contracts/test_log.py`, and another implementation joins by one line there.
 """
