@@ -8,6 +8,7 @@ import click
 from gateway.commands.bundle import code_words, signer
 from gateway.commands.label import label_
 from gateway.commands.options import NounGroup, operations, operator_options
+from gateway.commands.prediction_list import list_
 from gateway.commands.replay import replay_
 from gateway.output import facts, show, table
 
@@ -22,6 +23,9 @@ def prediction() -> None:
 
 prediction.add_command(label_)
 prediction.add_command(replay_)
+
+
+prediction.add_command(list_)
 
 
 @prediction.command("show")
