@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from monitors.log.columns import COLUMNS, Columns, plain
+from monitors.log.label_columns import HeldLabels
 from monitors.log.projection import NotInstalled
 from monitors.log.question import QueryRefused, Question
 from monitors.log.reader import LogReader
@@ -57,6 +58,7 @@ def _row(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _walked(directory: Path, question: Question) -> Iterator[dict[str, Any]]:
+    labels = HeldLabels(directory, question.since)
     newest: deque[Record] = deque(maxlen=question.limit)
     for record in LogReader(directory).records(since=question.since, with_payload=True):
         if question.takes(record):
@@ -65,7 +67,7 @@ def _walked(directory: Path, question: Question) -> Iterator[dict[str, Any]]:
     for record in sorted(newest, key=lambda one: (one.time, one.id), reverse=True):
         columns = Columns()
         columns.add(record)
-        yield from map(_row, list(columns.rows())[:left])
+        yield from (_row(row | labels.of(row)) for row in list(columns.rows())[:left])
         left -= len(columns.fixed)
         if left <= 0:
             return

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from monitors.log import parquet
 from monitors.log.columns import Columns
+from monitors.log.label_columns import LABEL_COLUMNS, held
 from monitors.log.manifest import Manifest, ParquetFile
 from monitors.log.question import QueryRefused, Question
 from monitors.log.reader import LogReader
@@ -26,6 +27,24 @@ from monitors.log.segment import PARQUET
 SECONDS_MAX = 60.0
 MEMORY = "2GB"
 THREADS = 2
+LABELS = pa.schema(
+    [
+        ("prediction_id", pa.string()),
+        ("row", pa.int32()),
+        *((name, parquet.TYPES[kind]) for name, (kind, _meaning) in LABEL_COLUMNS.items()),
+    ]
+)
+LABELLED = """
+CREATE VIEW predictions AS SELECT record.*, {columns}
+FROM ({{records}}) AS record
+LEFT JOIN labels AS own ON own.prediction_id = record.prediction_id AND own."row" = record."row"
+LEFT JOIN labels AS whole ON whole.prediction_id = record.prediction_id AND whole."row" IS NULL
+""".format(
+    columns=", ".join(
+        f"CASE WHEN own.prediction_id IS NULL THEN whole.{name} ELSE own.{name} END AS {name}" for name in LABEL_COLUMNS
+    )
+)
+"""A row's own label holds before the one of its whole request."""
 TRIES = 3
 """Retention or `log forget` may take a file away between the look at the manifest and the reading; then all is new."""
 
@@ -45,7 +64,8 @@ def _ask(directory: Path, question: Question, seconds_max: float) -> pa.Table:
     with Manifest(directory) as manifest:
         segments, files = manifest.projected(int(question.since * 1e3), question.model)
     live = live_table(directory, question, segments)
-    with _database(directory, files, live) as database, _deadline(database, seconds_max):
+    labels = pa.table(held(directory, question.since), LABELS)
+    with _database(directory, files, live, labels) as database, _deadline(database, seconds_max):
         try:
             found = database.sql("SELECT * FROM predictions").filter(_bounds(question))
             if question.where is not None:
@@ -86,10 +106,13 @@ def live_table(directory: Path, question: Question, sealed: set[tuple[str, int]]
 
 
 @contextmanager
-def _database(directory: Path, files: list[ParquetFile], live: pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
+def _database(
+    directory: Path, files: list[ParquetFile], live: pa.Table, labels: pa.Table
+) -> Iterator[duckdb.DuckDBPyConnection]:
     database = duckdb.connect(":memory:", config={"memory_limit": MEMORY, "threads": THREADS, "temp_directory": ""})
     try:
         database.register("live", live)
+        database.register("labels", labels)
         paths = [str(directory / PARQUET / one.path) for one in files]
         sealed = ""
         if paths:
@@ -99,7 +122,7 @@ def _database(directory: Path, files: list[ParquetFile], live: pa.Table) -> Iter
             sealed = f"SELECT * FROM {files_read} UNION ALL BY NAME "  # noqa: S608 - names of our own
         database.execute("SET enable_external_access = false")
         database.execute("SET python_enable_replacements = false")
-        database.execute(f"CREATE VIEW predictions AS {sealed} SELECT * FROM live")  # noqa: S608 - as above
+        database.execute(LABELLED.format(records=f"{sealed} SELECT * FROM live"))  # noqa: S608 - as above
         database.execute("SET lock_configuration = true")
         yield database
     finally:

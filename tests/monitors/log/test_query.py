@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bundles.home import Home
+from monitors.log.labels import Label, LabelStore, Target
 from monitors.log.listing import rows
 from monitors.log.query import ask
 from monitors.log.question import QueryRefused, Question
@@ -72,6 +73,37 @@ def test_without_duckdb_the_same_is_listed(home: Home, monkeypatch: pytest.Monke
     assert json.dumps(rows(home.log, question, BYTES_MAX)) == json.dumps(expected)
     with pytest.raises(Exception, match=r"pip install 'snowgate\[parquet\]'"):
         rows(home.log, Question(where="row = 0"), BYTES_MAX)
+
+
+def test_labels_are_columns(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sealed or not, a row has its own label or that of its request, the last word; with DuckDB and without it."""
+    half_sealed(home).close()
+    ids = [one["prediction_id"] for one in rows(home.log, Question(limit=1_000), BYTES_MAX)]
+    store = LabelStore(home.log)
+    for prediction, row, value in (
+        (ids[0], 0, "snow"),
+        (ids[1], None, 7),
+        (ids[-1], None, 1),
+        (ids[-1], 0, 2),
+        (ids[-1], 0, 3),
+    ):
+        label = Label(value, prediction=prediction, row=row, time=START, source="ada")
+        store.add([(label, Target(prediction, row, "signs", "1"))], START)
+    store.add([(Label("other", name="weather", source="ada"), Target(ids[2], 0, "signs", "1"))], START)
+    store.close()
+    found = rows(home.log, Question(where="label IS NOT NULL"), BYTES_MAX)
+    assert [(one["prediction_id"], one["label"], one["label_source"]) for one in found] == [
+        (ids[0], "snow", "ada"),
+        (ids[1], "7", "ada"),
+        (ids[-1], "3", "ada"),
+    ]
+    assert found[0]["label_time"] == "2026-09-21T14:13:20.000000Z"
+    everything = rows(home.log, Question(limit=1_000), BYTES_MAX)
+    assert len(everything) == len(ids)
+    monkeypatch.setitem(__import__("sys").modules, "duckdb", None)
+    monkeypatch.delitem(__import__("sys").modules, "monitors.log.query")
+    monkeypatch.delattr("monitors.log.query", raising=False)
+    assert json.dumps(rows(home.log, Question(limit=1_000), BYTES_MAX)) == json.dumps(everything)
 
 
 def test_a_condition_is_sql_over_the_columns(home: Home) -> None:
