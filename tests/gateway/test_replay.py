@@ -319,7 +319,7 @@ def test_many_predictions_are_asked_in_batches_like_theirs(
     ("arguments", "code", "words"),
     [
         ((), 2, "expected the ids of predictions, or --since"),
-        (("--since", "yesterday"), 2, "expected such as"),
+        (("--since", "yesterday"), 2, "expected a time such as"),
         (("x", "--since", "1h"), 2, "expected the ids"),
         (("x",), 1, "expected a UUID"),
         ((new_id(10**18),), 1, "not in the log"),
