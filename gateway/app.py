@@ -24,6 +24,7 @@ from bundles.home import Home
 from gateway.admin import create_app
 from gateway.answers import Answers
 from gateway.audit import now
+from gateway.checkpoints import Checkpoints
 from gateway.control import Control
 from gateway.keeping import Keeping
 from gateway.keys import key_digests
@@ -90,6 +91,7 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
                 asyncio.get_running_loop().add_signal_handler(number, ending.set)
             serving = asyncio.create_task(server.serve(sockets=[admin]))
             processes.push_async_callback(_end_admin, app, server, serving)
+            processes.push_async_callback(Checkpoints(home, state, settings.log.checkpoint_seconds).close)
             control.start(monitor_command(home, settings, addresses), _answers(operations, control, settings))
             processes.push_async_callback(control.stop)
             await _until_ready(control, ending)

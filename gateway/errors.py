@@ -6,6 +6,7 @@ protocol's status code travels with it because every one of these becomes exactl
     InferenceError
     ├── BadCall        400  the client's: malformed, wrong name, datatype, shape
     │   └── WrongHost  400  called by a name that is not this machine's
+    ├── BadInput       400  the client's: the bundle's `preprocess` refused what an input holds
     ├── Unauthorized   401  no key, or an unknown one
     ├── Forbidden      403  a web page from elsewhere
     ├── NotFound       404  no such model or version here
@@ -38,6 +39,13 @@ class BadCall(InferenceError):
 
     status = 400
     error_type = "bad_call"
+
+
+class BadInput(InferenceError):
+    """What an input holds is wrong, in the words of the bundle's `preprocess`."""
+
+    status = 400
+    error_type = "bad_input"
 
 
 class WrongHost(BadCall):

@@ -11,12 +11,15 @@ nobody answers for, and one after it. Neither has the unit in the clear.
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from bundles.errors import BundleError
 from bundles.home import Home
-from gateway.audit import audit
+from gateway.audit import audit, now
 from gateway.keys import read_unit_key, unit_hash
+from gateway.notary import HomeNotary
 from gateway.operations import OperationError
 from monitors.log import forget as segments
 from monitors.log import tensors
+from monitors.log.erasures import note_erasures
 from monitors.log.errors import LogError
 from monitors.log.forget import Found, Wanted
 from state import State
@@ -60,11 +63,12 @@ def forget(
     told: dict[str, Any] = {"predictions": sorted(wanted.ids)}
     state.commit(audit(actor, "forget", subject, reason, told | _counted(found)))
     try:
-        found = segments.erase(home.log, wanted)
+        notary = HomeNotary(home.keys())
+        found = segments.erase(home.log, wanted, lambda gone: note_erasures(home.log, notary, now(), gone))
         told |= _counted(found)
         for eraser in ERASERS:
             told |= eraser(home, found)
-    except (LogError, OSError) as error:
+    except (LogError, OSError, BundleError) as error:
         raise OperationError(f"{subject}: not all of it is erased: {error}; forget it again", 500) from error
     state.commit(audit(actor, "forgotten", subject, reason, told))
     if found.damage:

@@ -35,6 +35,7 @@ def state_families(state: State) -> list[Metric]:
     return [
         *_routes(state),
         *_incidents(incidents),
+        *_checkpoint(state),
         *([] if status is None else [*_monitor(status.body), *_detectors(status.body["streams"])]),
     ]
 
@@ -99,6 +100,24 @@ def _incidents(incidents: list[dict[str, Any]]) -> list[Metric]:
         for state in INCIDENT_STATES:
             family.add_metric([model, state], counts.get((model, state), 0))
     return [family]
+
+
+def _checkpoint(state: State) -> list[Metric]:
+    newest = state.get("log/checkpoint")
+    if newest is None:
+        return []
+    return [
+        GaugeMetricFamily(
+            "snowgate_log_checkpoint_timestamp_seconds",
+            "When it was last signed how far the log has come.",
+            _seconds(newest.body["time"]),
+        ),
+        GaugeMetricFamily(
+            "snowgate_log_checkpoint_lost",
+            "Places of the log that were signed once and were not on the disk any more at the last checkpoint.",
+            newest.body["lost"],
+        ),
+    ]
 
 
 def _monitor(status: dict[str, Any]) -> list[Metric]:

@@ -330,7 +330,15 @@ class Operations:
         routed = {one.body["model"]: one.body["environment"] for one in self._state.list("routes/")}
         rollouts = [self.rollout(model, place) for model, place in sorted((deployed | routed).items())]
         monitor = self._state.get("monitor/status")
-        return overview_json(now(), rollouts, monitor.body if monitor else None, self.incidents(), traffic)
+        checkpoint = self._state.get("log/checkpoint")
+        return overview_json(
+            now(),
+            rollouts,
+            monitor.body if monitor else None,
+            self.incidents(),
+            traffic,
+            checkpoint.body if checkpoint else None,
+        )
 
     def _resolve(self, reference: str) -> tuple[str, str, str]:
         try:

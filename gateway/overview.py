@@ -13,6 +13,8 @@ from gateway.traffic import Traffic
 
 STALE_SECONDS = 5.0
 """The monitor writes its status once a second; five without one are not chance."""
+CHECKPOINT_SECONDS = 180.0
+"""A log in which nothing happens is signed once a minute: a checkpoint that is older was not taken."""
 OBSERVED_ROWS = 1_000
 """What the monitor reports as observed is over this many of the newest rows."""
 OPEN_STATES = ("open", "acknowledged", "decided")
@@ -26,8 +28,13 @@ def overview_json(
     monitor: Mapping[str, Any] | None,
     incidents: Sequence[Mapping[str, Any]],
     traffic: Traffic | None,
+    checkpoint: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return the overview at `time`: `rollouts` as `rollout_json` gives them, `monitor` the body of monitor/status."""
+    """Return the overview at `time`.
+
+    `rollouts` are as `rollout_json` gives them, `monitor` is the body of monitor/status, `checkpoint` that of
+    log/checkpoint.
+    """
     waiting = [dict(one) for one in incidents if one["state"] in OPEN_STATES]
     suspected = [dict(one) for one in incidents if one["state"] == "suspected"]
     streams = {} if monitor is None else {(one["model"], one["version"]): one for one in monitor["streams"]}
@@ -38,6 +45,7 @@ def overview_json(
     return {
         "time": time,
         "monitor": _monitor(time, monitor),
+        "checkpoint": _checkpoint(time, checkpoint),
         "pages": None if monitor is None else monitor.get("pages"),
         "models": sorted(models, key=lambda one: (-one["badness"], one["model"])),
         "incidents": waiting,
@@ -49,7 +57,7 @@ def _monitor(time: str, monitor: Mapping[str, Any] | None) -> dict[str, Any] | N
     """Say how far behind the monitor is, and how old its own word for that is."""
     if monitor is None:
         return None
-    age = (datetime.fromisoformat(time) - datetime.fromisoformat(monitor["time"])).total_seconds()
+    age = _seconds_between(monitor["time"], time)
     return {
         "time": monitor["time"],
         "age_seconds": max(0.0, age),
@@ -58,6 +66,23 @@ def _monitor(time: str, monitor: Mapping[str, Any] | None) -> dict[str, Any] | N
         "lag_records": monitor.get("lag_records"),
         "processed": monitor.get("processed"),
     }
+
+
+def _checkpoint(time: str, checkpoint: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Say how old the newest signature of the log is, and what was missing when it was made."""
+    if checkpoint is None:
+        return None
+    age = _seconds_between(checkpoint["time"], time)
+    return {
+        "time": checkpoint["time"],
+        "age_seconds": max(0.0, age),
+        "stale": age > CHECKPOINT_SECONDS,
+        "lost": checkpoint["lost"],
+    }
+
+
+def _seconds_between(one: str, other: str) -> float:
+    return (datetime.fromisoformat(other) - datetime.fromisoformat(one)).total_seconds()
 
 
 def _model(

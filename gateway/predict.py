@@ -1,8 +1,10 @@
 """The way of one call, from its bytes to its answer: `Predictor.predict` reads top to bottom.
 
-Every call ends in exactly one answer and one record, in this order: the record is on disk before the answer leaves.
-That holds for refused calls as well, so that a client's mistake can be found again at three in the morning; but for
-those of which not even the model is known, which are counted (`unknown`).
+Every call ends in exactly one answer and one record, in this order: the record is on disk before the answer leaves, or
+handed to the log where `durability = "async"` says so. That holds for refused calls as well, so that a client's mistake
+can be found again at three in the morning; but for those of which not even the model is known, which are counted
+(`unknown`). Where the log can't be written, the call is refused, or answered with a word that it is not logged, as its
+model's operator chose.
 """
 
 from collections.abc import Callable
@@ -52,7 +54,9 @@ class Predictor:
         *,
         timeout_seconds: float,
         unit_key: bytes,
+        serves_unlogged: bool = False,
     ) -> None:
+        """`serves_unlogged` says it of calls for which no version was chosen; each version says it of its own."""
         self.table = Table()
         self.draining = False
         self._open = 0
@@ -64,6 +68,17 @@ class Predictor:
         self._lines = lines
         self._timeout_ns = int(timeout_seconds * 1e9)
         self._unit_key = unit_key
+        self._serves_unlogged = serves_unlogged
+
+    @property
+    def in_hands(self) -> int:
+        """How many calls have no answer yet."""
+        return self._open
+
+    @property
+    def log_failing(self) -> str | None:
+        """Why the log can't be written; None while it can."""
+        return self._ledger.failing
 
     async def predict(self, arrived: Arrived, reply: Callable[[Answer], None]) -> None:
         """Answer one call: decode, route, check, compute, encode, record, reply."""
@@ -102,17 +117,21 @@ class Predictor:
                 prediction_id = self.unknown.count(failure)
             body, json_length = wire.refuse(failure, prediction_id), None
         record = self._record(prediction_id, arrived, progress, status, failure)
+        logged = True
         try:
             if progress.model is not None:
                 await self._ledger.append(record, lone=self._open == 1)
         except Unavailable as error:
-            status, failure = error.status, error
-            body, json_length = wire.refuse(error, prediction_id), None
+            logged = False
+            if not (self._serves_unlogged if progress.placed is None else progress.placed.served.serves_unlogged):
+                status, failure = error.status, error
+                body, json_length = wire.refuse(error, prediction_id), None
+            self._metrics.unlogged["answered" if status == 200 else "refused"] += 1
         self._open -= 1
         finished_ns = perf_counter_ns()
         self._metrics.done(record, status, (finished_ns - arrived.started_ns) / 1e9)
         traceparent = None if trace is None else trace.traceparent
-        reply(Answer(status, body, prediction_id, record.bundle, record.variant, json_length, traceparent))
+        reply(Answer(status, body, prediction_id, record.bundle, record.variant, json_length, traceparent, logged))
         if trace is not None and trace.sampled:
             self._tracing.finish(Finished(trace, arrived, record, progress.computed, status, failure, finished_ns))
         if status >= 500 or self._lines.access:

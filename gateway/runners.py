@@ -29,7 +29,7 @@ log = logging.getLogger("snowgate.control")
 
 
 class Outages(Protocol):
-    """Who is told when a version's runner is given up, and when it is up again. Implemented by the monitors."""
+    """Who is told what people must hear of: a runner given up, a log that can't be written. Monitors implement it."""
 
     def parked(self, model: str, version: str, bundle: str, reason: str, said: str) -> None:
         """Take note of a runner that died too often: why, and the end of its standard error."""
@@ -37,6 +37,14 @@ class Outages(Protocol):
 
     def served(self, bundle: str) -> None:
         """Take note that all runners of a version are up."""
+        ...
+
+    def log_fails(self, reason: str) -> None:
+        """Take note that the prediction log can't be written. Raises StateError when that can't be written either."""
+        ...
+
+    def log_works(self, reason: str) -> None:
+        """Take note that it can be written. Raises StateError."""
         ...
 
 
@@ -182,6 +190,7 @@ class Runners:
             "platform": replicas.ready[0].platform,
             "engine": replicas.ready[0].engine,
             "hang_seconds": self.settings.runner_of(bundle.model).hang_seconds,
+            "serves_unlogged": self.settings.log_of(bundle.model).on_failure == "serve",
             "max_batch_size": bundle.config["max_batch_size"],
             "inputs": bundle.config["inputs"],
             "outputs": bundle.config["outputs"],

@@ -129,10 +129,25 @@ class RunnerSettings(Section):
 
 
 class LogSettings(Section):
-    """The prediction log, and what of the calls it keeps."""
+    """The prediction log: what is promised of it, and what of the calls it keeps."""
 
     segment_bytes: int = Field(
         default=64 * 1024 * 1024, ge=1024 * 1024, description="A segment is closed at this size."
+    )
+    durability: Literal["commit", "async"] = Field(
+        default="commit", description="Answers wait until their record is on disk (commit), or leave before (async)."
+    )
+    loss_seconds: float = Field(
+        default=1.0, ge=0.1, le=60, description="With async: a crash loses what was answered within so long at most."
+    )
+    loss_records: int = Field(
+        default=10_000, ge=1, le=1_000_000, description="With async: a crash loses so many records at most."
+    )
+    on_failure: Literal["refuse", "serve"] = Field(
+        default="refuse", description="While the log can't be written: refuse calls, or answer them unlogged (serve)."
+    )
+    checkpoint_seconds: float = Field(
+        default=5.0, ge=0.1, le=3600, description="How often it is signed how far the log has come."
     )
     inline_bytes_max: int = Field(
         default=1024 * 1024, ge=4096, description="A larger tensor lies in a file of its own, the same one only once."
@@ -151,8 +166,9 @@ class LogSettings(Section):
 
 
 class ModelLogSettings(Section):
-    """What of one model's calls is kept; what is left out is as under `[log]`."""
+    """What is different for the records of one model; what is left out is as under `[log]`."""
 
+    on_failure: Literal["refuse", "serve"] | None = Field(default=None, description="As log.on_failure.")
     payload_rate: float | None = Field(default=None, ge=0, le=1, description="As log.payload_rate.")
     redact_tensors: Names | None = Field(default=None, description="As log.redact_tensors.")
     redact_parameters: Names | None = Field(default=None, description="As log.redact_parameters.")
@@ -249,9 +265,8 @@ class Settings(Section):
         return self.runner.model_copy(update=own)
 
     def log_of(self, model: str) -> LogSettings:
-        """Return the settings of the log for one model's calls."""
-        own = self.models.get(model, ModelSettings()).log.model_dump(exclude_none=True)
-        return self.log.model_copy(update=own)
+        """Return the settings of one model's records."""
+        return self.log.model_copy(update=self.models.get(model, ModelSettings()).log.model_dump(exclude_none=True))
 
     @property
     def loopback(self) -> bool:

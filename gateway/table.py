@@ -30,6 +30,8 @@ class Served:
     engine: str
     schema: Schema
     queue: RunnerQueue
+    serves_unlogged: bool
+    """Whether calls are answered while the log can't be written."""
 
 
 class Placed(msgspec.Struct, frozen=True, gc=False):

@@ -16,7 +16,6 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ from gateway.head import LaneSettings
 from gateway.keeping import Keeping
 from gateway.keys import read_unit_key
 from gateway.lane import lane_protocol
-from gateway.ledger import Ledger
+from gateway.ledger import AsyncLedger, Ledger
 from gateway.lineage import die_with
 from gateway.metrics import WorkerMetrics
 from gateway.predict import Predictor
@@ -48,40 +47,13 @@ from gateway.schema import Schema
 from gateway.settings import LogSettings, SettingsError
 from gateway.table import Model, Served, Table
 from gateway.tracing import Exporter, Tracing
+from gateway.worker_settings import WorkerSettings
 
 log = logging.getLogger("snowgate.worker")
 
 METRICS_SECONDS = 1.0
 FLUSH_SECONDS = 3.0
 """How long spans may take to leave at the end: control grants five seconds more than the calls in flight get."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """What control tells a worker at its start."""
-
-    log_directory: str
-    log: dict[str, Any]
-    models_log: dict[str, dict[str, Any]]
-    unit_header: str
-    unit_key_file: str
-    body_bytes_max: int
-    body_seconds: float
-    header_seconds: float
-    connections_max: int
-    waiting_bytes_max: int
-    waiting_calls_max: int
-    timeout_seconds: float
-    drain_seconds: float
-    environment: str
-    tracing: dict[str, Any]
-    logging: dict[str, Any]
-    access_lines: bool
-    grpc_connection_seconds: float
-    keys: list[str] | None
-    hosts: list[str] | None
-    origins: list[str]
-    repository_api: bool
 
 
 class Worker:
@@ -92,7 +64,7 @@ class Worker:
         self.settings = settings
         self.channel = channel
         self.metrics = WorkerMetrics(CollectorRegistry())
-        self.ledger = Ledger(Path(settings.log_directory), name, LogSettings(**settings.log))
+        self.ledger = _ledger(name, settings, self.metrics)
         self.tracing = Tracing(
             _exporter(name, settings, self.metrics),
             self.metrics,
@@ -106,6 +78,7 @@ class Worker:
             CallLines(access=settings.access_lines),
             timeout_seconds=settings.timeout_seconds,
             unit_key=read_unit_key(Path(settings.unit_key_file)),
+            serves_unlogged=settings.log["on_failure"] == "serve",
         )
         self.questions = Questions(channel)
         self.extensions = Extensions(self.predictor, self.questions, self.send_metrics, changes=settings.repository_api)
@@ -171,6 +144,7 @@ class Worker:
             engine=entry["engine"],
             schema=schema,
             queue=queue,
+            serves_unlogged=entry["serves_unlogged"],
         )
 
     async def report(self) -> None:
@@ -180,9 +154,20 @@ class Worker:
             self.send_metrics()
 
     def send_metrics(self) -> None:
-        """Send what was counted so far."""
+        """Send what was counted so far, all at one moment: then the law of `log_watch` holds in it."""
         waiting = [[queue.name, queue.depth] for queue in self._queues.values()]
-        self.channel.send({"metrics": self.metrics.families(), "waiting": waiting})
+        records, seconds = self.ledger.undurable()
+        log = {
+            "in_flight": self.predictor.in_hands + records,
+            "undurable": [records, seconds],
+            "failing": self.ledger.failing,
+        }
+        self.channel.send({"metrics": self.metrics.families(), "waiting": waiting, "log": log})
+
+
+def _ledger(name: str, settings: WorkerSettings, metrics: WorkerMetrics) -> Ledger:
+    directory, log = Path(settings.log_directory), LogSettings(**settings.log)
+    return Ledger(directory, name, log) if log.durability == "commit" else AsyncLedger(directory, name, log, metrics)
 
 
 def _exporter(name: str, settings: WorkerSettings, metrics: WorkerMetrics) -> Exporter | None:

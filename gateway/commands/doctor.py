@@ -148,7 +148,10 @@ def _home(home: Home) -> Iterator[Finding]:
     free = shutil.disk_usage(folder).free
     state = "ok" if free > FREE_BYTES_MIN else "warning"
     yield Finding("disk", state, f"{free / 2**30:.1f} GiB free", "" if state == "ok" else "free some, or move the home")
-    yield _sync(folder)
+    try:
+        yield _sync(folder)
+    except OSError as error:
+        yield Finding("sync", "failed", f"{folder}: {error.strerror}", "make room, or see what the disk says")
 
 
 def _sync(folder: Path) -> Finding:

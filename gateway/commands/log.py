@@ -1,14 +1,13 @@
 """`snowgate log`."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from gateway.commands.log_verify import verify
 from gateway.commands.options import NounGroup, actor, existing_home, home_option, output_option, reason_option
 from gateway.forgetting import forget as forget_payloads
 from gateway.output import facts, show
-from monitors.log.reader import LogReader
 from state.sqlite import SqliteState
 
 
@@ -17,19 +16,7 @@ def log() -> None:
     """Check the prediction log, and erase from it."""
 
 
-@log.command()
-@home_option
-@output_option
-def verify(home: Path, output: str) -> int:
-    """Walk every frame: sums, gapless numbers, and the chain. Exit code 1 when anything is wrong.
-
-    \b
-    Example:
-      snowgate log verify
-    """
-    report = asdict(LogReader(existing_home(home).log).verify())
-    show(report, output, name="records", tell=lambda one: facts(list(one.items())))
-    return 0 if report["first_bad"] is None else 1
+log.add_command(verify)
 
 
 @log.command()

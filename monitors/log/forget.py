@@ -9,7 +9,7 @@ What becomes durable after the walk has passed its segment is not forgotten: for
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,28 +52,38 @@ class Found:
 
 def find(directory: Path, wanted: Wanted) -> Found:
     """Look for the wanted records; nothing is changed."""
-    return _walk(directory, wanted, _is_there, writable=False)
+    return _walk(directory, wanted, _is_there, None)
 
 
-def erase(directory: Path, wanted: Wanted) -> Found:
+def erase(directory: Path, wanted: Wanted, note: Callable[[Sequence[str]], None]) -> Found:
     """Overwrite the payloads of the wanted records, on stable storage when it returns. Raises OSError.
 
-    Tensors in files of their own stay until `tensors.collect`.
+    `note` is called with their ids before: what is erased and was not noted (`erasures`) counts as altered. Tensors in
+    files of their own stay until `tensors.collect`.
     """
     # What a dead writer left behind its mark would be shown to readers later.
     recover_all(directory)
-    return _walk(directory, wanted, _overwrite, writable=True)
+    return _walk(directory, wanted, _overwrite, note)
 
 
-def _walk(directory: Path, wanted: Wanted, take: Callable[[Segment, Entry], bool], *, writable: bool) -> Found:
-    found = Found()
+def _walk(
+    directory: Path,
+    wanted: Wanted,
+    take: Callable[[Segment, Entry], bool],
+    note: Callable[[Sequence[str]], None] | None,
+) -> Found:
+    found, writable = Found(), note is not None
     for writer in writers(directory):
         for number in numbers(directory, writer):
             try:
                 with Segment(directory, writer, number, writable=writable) as segment:
                     taken = 0
-                    for entry, prediction_id in _entries(segment, wanted, found.damage):
-                        found.ids.append(prediction_id)
+                    entries = list(_entries(segment, wanted, found.damage))
+                    ids = [prediction_id for _entry, prediction_id in entries]
+                    if note is not None and ids:
+                        note(ids)
+                    found.ids += ids
+                    for entry, _prediction_id in entries:
                         taken += take(segment, entry)
                     if taken and writable:
                         os.fdatasync(segment.descriptor)

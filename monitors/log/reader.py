@@ -4,7 +4,7 @@ A reader needs nothing from the writers but their files. It goes up to each segm
 what it can't read it reports: no record is passed over in silence.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,8 @@ from monitors.log.errors import LogCorrupt
 from monitors.log.frame import Entry, Frame, FrameStart
 from monitors.log.record import Record, id_milliseconds
 from monitors.log.segment import HEADER_BYTES, Mark, Segment, numbers, segment_path, writers
-from monitors.log.verify import verify
+from monitors.log.signed import Envelope, Notary
+from monitors.log.verify import Progress, verify
 
 Form = TypeVar("Form")
 Take = Callable[[Segment, Frame], list[Form]]
@@ -207,9 +208,14 @@ class LogReader:
                             _complete(segment, entry, record)
                         yield record
 
-    def verify(self) -> Report:
-        """Walk every frame of every writer: sums, gapless numbers, chain, payloads."""
-        return verify(self._directory)
+    def verify(
+        self, notary: Notary | None = None, kept: Iterable[Envelope] = (), progress: Progress | None = None
+    ) -> Report:
+        """Walk every frame of every writer: sums, gapless numbers, chain, payloads, and what was signed of them.
+
+        With a `notary` the signatures of checkpoints are checked; `kept` are checkpoints from elsewhere.
+        """
+        return verify(self._directory, notary, kept, progress)
 
     def close(self) -> None:
         """Close the files that are followed; the reader may be used again."""

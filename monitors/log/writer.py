@@ -6,6 +6,8 @@ sync, and a thousand of them at once wait for hardly more than one.
 After a short write, or a write or sync that failed, nothing is written to that segment again: what its pages hold then
 is anybody's guess, and a second sync that says "ok" means nothing. The batch's tokens get the error, and the next batch
 begins a new segment with the same numbers; what the old one holds behind its mark is never read, and recovery cuts it.
+From then on the writer also tries by itself: it writes zeros behind the mark of a new segment, as many as the frame had
+that failed, syncs them and takes them back. So its owner hears that the disk works again also when nobody appends.
 """
 
 import os
@@ -49,6 +51,8 @@ each, where to write and sync a megabyte takes 1 ms anyway. Below it a frame is 
 again, is not written again, and a segment of 64 MiB holds more than a few dozen predictions."""
 SYNC_SECONDS_MAX = 0.002
 """A caller's thread does not sync a disk that took longer the last time: it has others to serve."""
+RETRY_SECONDS = 0.5
+"""How long a disk that failed again is left alone before it is tried once more."""
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
@@ -67,11 +71,12 @@ class SegmentWriter:
         """Mend what an earlier process of this name left, and begin a new segment.
 
         `on_durable(tokens, error)` is called once for each batch: with None when its records are on stable storage,
-        else with the reason why they must count as not written.
+        else with the reason why they must count as not written. Without tokens it says how the disk is: that the new
+        segment can't be begun, or, with None, that after an error it could be written again.
 
         Raises:
             LogBusy: a living process writes under this name.
-            OSError: the directory can't be written.
+            OSError: what an earlier process left can't be mended, or its directory can't be made.
             ValueError: the name can't be a folder's, or is longer than 64 bytes.
         """
         if NAME.fullmatch(name) is None or name == TENSORS:
@@ -86,15 +91,24 @@ class SegmentWriter:
         self._held = hold(directory, name)
         self._descriptor: int | None = None
         self._marker = b""
+        self._failed_bytes = 0
+        """The size of the frame that could not be written last."""
+        self._pause: float | None = None
+        """After how many seconds the disk is tried again; None while it can be written."""
         try:
             ending = recover_series(directory, name)
-            self.damage = ending.damage
-            self._number, self._epoch = ending.number, ending.epoch + 1
-            self._mark = Mark(HEADER_BYTES, ending.next_seq, ending.digest)
-            self._open()
         except OSError:
             os.close(self._held)
             raise
+        self.damage = ending.damage
+        self._number, self._epoch = ending.number, ending.epoch + 1
+        self._mark = Mark(HEADER_BYTES, ending.next_seq, ending.digest)
+        try:
+            self._open()
+        except OSError as error:
+            # A worker that is started while the disk is full must be there: some models are served unlogged.
+            self._failed_bytes, self._pause = HEADER_BYTES, RETRY_SECONDS
+            on_durable([], error)
         self._waiting: list[tuple[Record, Any]] = []
         self._waiting_bytes = 0
         self._condition = threading.Condition()
@@ -134,6 +148,8 @@ class SegmentWriter:
                 return False
             for frame, tokens in self._frames([(record, token)]):
                 self._write(frame, tokens)
+            if self._pause is not None:
+                self._condition.notify()  # The thread waits for records; now it is to try the disk.
             return True
         finally:
             self._condition.release()
@@ -147,7 +163,9 @@ class SegmentWriter:
 
     def _run(self) -> None:
         try:
-            while batch := self._take():
+            while (batch := self._take()) is not None:
+                if not batch:
+                    self._try_disk()
                 for frame, tokens in self._frames(batch):
                     self._write(frame, tokens)
                 self._tensors.settled()
@@ -159,12 +177,17 @@ class SegmentWriter:
             self._end_segment()
             os.close(self._held)
 
-    def _take(self) -> list[tuple[Record, Any]]:
+    def _take(self) -> list[tuple[Record, Any]] | None:
+        """Wait for records and take them all; an empty list says to try the disk, None is the end."""
         with self._condition:
-            while not self._waiting and not self._closing:
+            while not self._waiting:
+                if self._closing:
+                    return None
                 self._idle = True
-                self._condition.wait()
-            self._idle = False
+                told = self._condition.wait(self._pause)
+                self._idle = False
+                if not told and self._pause is not None:
+                    break
             batch, self._waiting = self._waiting, []
             self._waiting_bytes = 0
         return batch
@@ -204,8 +227,31 @@ class SegmentWriter:
         except OSError as error:
             failure = error
         if failure is not None:
+            self._failed_bytes = min(FRAME_BYTES_MAX, sum(len(header) + len(payload) for header, payload, _ in frame))
             self._abandon()
+            # At once: what failed may have been that one segment.
+            self._pause = 0.0
+        elif self._pause is not None:
+            self._pause = None
         self._on_durable(tokens, failure)
+
+    def _try_disk(self) -> None:
+        """See whether a frame like the one that failed could be written now; nothing is left of it."""
+        try:
+            if self._descriptor is None:
+                self._open()
+            assert self._descriptor is not None, "just opened"
+            written = os.pwrite(self._descriptor, bytes(self._failed_bytes), self._mark.end)
+            os.fdatasync(self._descriptor)
+            os.ftruncate(self._descriptor, self._mark.end)
+        except (OSError, MemoryError):
+            written = -1
+        if written != self._failed_bytes:
+            self._abandon()
+            self._pause = RETRY_SECONDS
+            return
+        self._pause = None
+        self._on_durable([], None)
 
     def _commit(self, encoded: list[Encoded]) -> None:
         if self._descriptor is not None and self._mark.end >= self._segment_bytes:

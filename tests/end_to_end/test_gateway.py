@@ -247,10 +247,14 @@ def test_the_page_survives_a_dead_receiver_and_a_killed_monitor(
 
 
 def test_a_home_is_served_once(home: Home, packed: Packed, start: Start) -> None:
-    """A second gateway on the same home refuses, and says who has it; a taken port is one clear sentence."""
+    """A second gateway on the same home refuses, says who has it, and leaves it alone; so does one on a taken port."""
+    snowgate(home.path, "deploy", "signs@1")
     gateway = start(home.path)
-    with pytest.raises(pytest.fail.Exception, match="already served by pid"):
+    with pytest.raises(pytest.fail.Exception, match=f"already served by pid {gateway.process.pid}; stop it first"):
         start(home.path)
+    assert gateway.call()[0] == 200
+    report = gateway.snowgate("log", "verify")
+    assert (report["records"], report["first_bad"]) == (1, None)
     other = Home(home.path.parent / "other").make()
     port = gateway.url.rpartition(":")[2]
     with pytest.raises(pytest.fail.Exception, match="give another with --port"):

@@ -7,7 +7,6 @@ from bundles.home import Home
 from gateway.audit import now
 from gateway.operations import OperationError, Operations
 from monitors.incidents import Incidents
-from monitors.log.record import new_id
 from monitors.outages import Outages
 from state import Change
 from state.sqlite import SqliteState
@@ -157,7 +156,7 @@ def test_refused_prediction_has_no_chain(story: Story) -> None:
     assert found["error"].startswith("input 'x'")
 
 
-@pytest.mark.parametrize(("id", "status"), [("no-id", 422), (new_id(10**18), 404)])
+@pytest.mark.parametrize(("id", "status"), [("no-id", 422), ("00e8d4a5-1000-7000-810b-21a219d51edf", 404)])
 def test_unknown_prediction_is_a_sentence(story: Story, id: str, status: int) -> None:
     """An id that is none, and one that is nobody's, are told apart."""
     with pytest.raises(OperationError, match=id) as caught:

@@ -6,7 +6,8 @@ from time import time_ns
 
 import pytest
 
-from monitors.log.forget import Wanted, erase, find
+from monitors.log import forget
+from monitors.log.forget import Found, Wanted, find
 from monitors.log.frame import erased_body
 from monitors.log.reader import LogReader
 from monitors.log.record import new_id
@@ -15,6 +16,14 @@ from monitors.log.tensors import collect
 from tests.monitors.log.logbook import Logbook, flip, record
 
 SECRET = b"a face that asked to be forgotten"
+
+
+def erase(folder: Path, wanted: Wanted) -> Found:
+    """Erase, and hold it against what was noted before."""
+    noted: list[str] = []
+    found = forget.erase(folder, wanted, noted.extend)
+    assert noted == found.ids
+    return found
 
 
 def test_only_what_is_wanted_goes(tmp_path: Path) -> None:
