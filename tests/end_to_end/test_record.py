@@ -62,6 +62,12 @@ def test_what_is_kept_and_what_is_forgotten(home: Home, packed: Packed, tmp_path
     assert shown["inputs"][0]["data_ref"] == f"sha256:{file.parent.name}{file.stem}"
     assert len(shown["inputs"][0]["data"]) == 2_700
 
+    _status, answer, headers = gateway.call(values=[2000.0, 0.0, 0.0])
+    assert "larger than 1000" in answer["error"], "the client reads it"
+    shown = gateway.snowgate("prediction", "show", headers["Snowgate-Prediction-Id"])
+    assert (shown["error"], shown["error_type"], shown["redactions"]) == (None, "model_failed", ["error"])
+    assert "larger than 1000" not in gateway.log.read_text()
+
     told = gateway.snowgate("log", "forget", "--unit", f"a-{SECRET}", "--reason", "asked for")
     assert (told["records"], told["payloads"], told["tensor_files"]) == (2, 2, 0)
     later = call(gateway, 1, f"a-{SECRET}")
