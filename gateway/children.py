@@ -14,13 +14,17 @@ STEADY_SECONDS = 10.0
 """A child that lived this long counts as sound: its next death starts with the shortest pause again."""
 
 
+Command = Callable[[], tuple[Sequence[str], Sequence[int]]]
+"""Makes a process's argument list and the descriptors that it inherits, at each start."""
+
+
 class Child:
-    """One supervised process. `command` makes its argument list and the descriptors that it inherits, at each start."""
+    """One supervised process."""
 
     def __init__(
         self,
         name: str,
-        command: Callable[[], tuple[Sequence[str], Sequence[int]]],
+        command: Command,
         *,
         on_end: Callable[[int], None] | None = None,
     ) -> None:
@@ -84,6 +88,11 @@ class Child:
             log.warning("%s (pid %d) did not end within %.0f s, killed", self.name, self.process.pid, grace_seconds)
             self.process.kill()
             await asyncio.wait({self._task})
+
+
+def always(words: Sequence[str]) -> Command:
+    """Return the command that is the same at each start, and inherits nothing."""
+    return lambda: (words, ())
 
 
 def why(status: int) -> str:

@@ -22,11 +22,11 @@ COMMANDS = {
     "rollout": ("gateway.commands.rollout:rollout", "See a rollout, promote or abort it; scale runners."),
     "prediction": (
         "gateway.commands.prediction:prediction",
-        "Look up what was answered, and all that stands behind it.",
+        "Look up what was answered and why; say what turned out to be true.",
     ),
     "incident": ("gateway.commands.incident:incident", "See what shifted, acknowledge it, decide about it."),
     "monitor": ("gateway.commands.monitor:monitor", "See what is watched, and how far it is from a page."),
-    "log": ("gateway.commands.log:log", "Check the prediction log."),
+    "log": ("gateway.commands.log:log", "Check the prediction log, and see who follows it."),
     "config": ("gateway.commands.config:config", "Show the settings and where each comes from."),
     "doctor": ("gateway.commands.doctor:doctor", "Check that this machine can serve."),
     "completion": ("gateway.commands.completion:completion", "Print the completion script for your shell."),

@@ -23,12 +23,13 @@ from bundles.home import Home
 from bundles.refs import Ref
 from gateway.answers import Answers, answer
 from gateway.audit import audit, now
+from gateway.beside import Beside
 from gateway.channel import Channel
-from gateway.children import Child
+from gateway.children import Child, always
 from gateway.log_watch import LogWatch
-from gateway.metrics_page import engines
 from gateway.reconcile import Actual, Bundle, Decision, Desired, decide
 from gateway.runner import Runner
+from gateway.runner_figures import runner_families
 from gateway.runners import Outages, Runners
 from gateway.settings import Settings
 from gateway.totals import Totals
@@ -42,6 +43,8 @@ POLL_SECONDS = 0.05
 DECIDING = ("routes/", "deployments/", "rejected/", "incidents/", "scale/")
 """The documents that a decision rests on."""
 RETRY_SECONDS = 1.0
+BESIDE_SECONDS = 10.0
+"""How long the processes beside serving have for their last checkpoint."""
 ACKNOWLEDGE_SECONDS = 5.0
 """How long a worker may take to apply a table before it is not waited for; it keeps a runner for a call's time more."""
 
@@ -75,14 +78,14 @@ class Control:
         self._told = asyncio.Event()
         self._ready: set[str] = set()
         self._table: dict[str, Any] = {"revision": 0, "models": {}, "runners": {}}
-        self._monitor: Child | None = None
+        self._beside: list[Child] = []
         self._changes: dict[str, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._answers: Answers = {}
         self.settled = asyncio.Event()
 
-    def start(self, monitor_command: list[str] | None, answers: Answers) -> None:
-        """Start the workers, the monitor and the loop; `answers` are for what workers ask."""
+    def start(self, beside: Beside, answers: Answers) -> None:
+        """Start the workers, the processes beside them and the loop; `answers` are for what workers ask."""
         self._answers = answers
         for number in range(self.settings.server.workers):
             name = f"w{number}"
@@ -90,19 +93,18 @@ class Control:
                 f"worker {name}", self._worker_command(name), on_end=self._worker_ended(name)
             )
             child.start()
-        if monitor_command is not None:
-            self._monitor = Child("monitor", lambda: (monitor_command, ()))
-            self._monitor.start()
+        for name, words in beside.items():
+            self._beside.append(Child(name, always(words)))
+            self._beside[-1].start()
         self._task(self._reconcile_for_ever())
 
     async def stop(self) -> None:
-        """Drain: no new connections, answers for all that was accepted, then the monitor, then the runners."""
+        """Drain: no new connections, answers for all that was accepted, then what runs beside, then the runners."""
         for listening in self._sockets.values():
             listening.close()
         grace = self.settings.server.drain_seconds + 5
         await asyncio.gather(*(child.stop(grace) for child in self._workers.values()))
-        if self._monitor is not None:
-            await self._monitor.stop(10)
+        await asyncio.gather(*(child.stop(BESIDE_SECONDS) for child in self._beside))
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -116,8 +118,9 @@ class Control:
         return all(self._applied.get(name) == self._table["revision"] for name in self._workers)
 
     def families(self) -> Iterable[Metric]:
-        """Return all that the workers have counted, added up, and what runs the versions that they serve."""
-        return [*self.totals.families(), *self._log_watch.families(), engines(self._table["runners"].values())]
+        """Return all that the workers have counted, added up, and how the log and the runners are."""
+        runners = runner_families(self._runners.figures(self._version))
+        return [*self.totals.families(), *self._log_watch.families(), *runners]
 
     def _worker_command(self, name: str) -> Callable[[], tuple[list[str], list[int]]]:
         settings = worker_settings(self.home, self.settings, name)

@@ -4,7 +4,7 @@ Everything here is read when it is scraped. Labels are names that an operator ha
 classes of a bundle), never a client's words.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -38,14 +38,6 @@ def state_families(state: State) -> list[Metric]:
         *_checkpoint(state),
         *([] if status is None else [*_monitor(status.body), *_detectors(status.body["streams"])]),
     ]
-
-
-def engines(runners: Iterable[Mapping[str, Any]]) -> Metric:
-    """Return what runs each served version: the entries of the table that workers get."""
-    family = InfoMetricFamily("snowgate_engine", "Which engine runs a version.", labels=["model", "version"])
-    for one in runners:
-        family.add_metric([one["model"], one["version"]], {"engine": one["engine"]})
-    return family
 
 
 class _Families:

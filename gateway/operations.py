@@ -6,7 +6,7 @@ abort writes a rejection into live state, and control, which alone writes routes
 when no gateway runs, and takes effect when one starts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from bundles.home import Home
 from bundles.refs import GitRefs, Ref, check_name
 from gateway.audit import audit, now
 from gateway.deployment import deployment_json, rollout_json
+from gateway.labels import LABELS_MAX, Labels
 from gateway.overview import overview_json
 from gateway.prediction import bundle_json, chain, record_json, ref_words
 from gateway.settings import REPLICAS_MAX
@@ -80,6 +81,7 @@ class Operations:
         self._home = home
         self._state = state
         self._incidents = incidents
+        self.labels = Labels(home)
         self._opened: GitRefs | None = None
         self._opening = Lock()
 
@@ -171,6 +173,12 @@ class Operations:
         """Tell how far the way to the desired version is. Raises OperationError (404)."""
         return rollout_json(self.deployment(model, environment))
 
+    def rollouts(self) -> list[dict[str, Any]]:
+        """Tell the same of every model that is deployed or routed, by its name; see `rollout`."""
+        deployed = {ref.name.split("/")[3]: ref.name.split("/")[2] for ref in self.refs.list("refs/environments/")}
+        routed = {one.body["model"]: one.body["environment"] for one in self._state.list("routes/")}
+        return [self.rollout(model, place) for model, place in sorted((deployed | routed).items())]
+
     def promote(self, model: str, environment: str, *, actor: str, reason: str = "") -> dict[str, Any]:
         """Give a canary all traffic. Raises OperationError: no canary is running, or the ref moved (409)."""
         deployment, ref = self._running_canary(model, environment, "promote")
@@ -243,8 +251,14 @@ class Operations:
             raise OperationError(
                 f"prediction {id}: not in the log of home {self._home.path}; is it another home's (--home)?", 404
             )
-        shown = record_json(record)
+        shown = record_json(record) | {"labels": self.labels.of(record.id)}
         return shown | {"provenance": chain(record, self._home, self.refs)} if chain_wanted else shown
+
+    def label(self, labels: Sequence[Mapping[str, Any]], *, actor: str) -> dict[str, Any]:
+        """Say what turned out to be true of predictions; see `Labels.add`. Raises OperationError: too many (422)."""
+        if len(labels) > LABELS_MAX:
+            raise OperationError(f"{len(labels)} labels: expected at most {LABELS_MAX} a call; send them in parts", 422)
+        return self.labels.add(labels, actor)
 
     def incidents(self, model: str | None = None) -> list[dict[str, Any]]:
         """Return all incidents, or those of one model, newest first."""
@@ -311,6 +325,18 @@ class Operations:
             raise OperationError(str(error), 422) from error
         return found | {"engines": [one.body for one in self._state.list(f"engines/{digest}/")]}
 
+    def forget_engines(self, reference: str, *, actor: str, reason: str = "") -> list[dict[str, Any]]:
+        """Have a bundle's engines tried again when it is next loaded; return what was known of them until now.
+
+        Raises:
+            OperationError: unknown reference (404, 422).
+        """
+        digest, model, version = self._resolve(reference)
+        found = self._state.list(f"engines/{digest}/")
+        entry = audit(actor, "forget-engines", model, reason, {"digest": digest, "version": version})
+        self._state.commit(*(Change(one.key, None, one.revision) for one in found), entry)
+        return [one.body for one in found]
+
     def monitors(self) -> list[dict[str, Any]]:
         """Return every watched signal of every version: how far its evidence is from its limit."""
         status = self._state.get("monitor/status")
@@ -326,14 +352,11 @@ class Operations:
 
     def overview(self, traffic: Traffic | None = None) -> dict[str, Any]:
         """Return all that the console shows; without `traffic`, rates are null."""
-        deployed = {ref.name.split("/")[3]: ref.name.split("/")[2] for ref in self.refs.list("refs/environments/")}
-        routed = {one.body["model"]: one.body["environment"] for one in self._state.list("routes/")}
-        rollouts = [self.rollout(model, place) for model, place in sorted((deployed | routed).items())]
         monitor = self._state.get("monitor/status")
         checkpoint = self._state.get("log/checkpoint")
         return overview_json(
             now(),
-            rollouts,
+            self.rollouts(),
             monitor.body if monitor else None,
             self.incidents(),
             traffic,

@@ -93,9 +93,7 @@ def _model(
 ) -> dict[str, Any]:
     actual = rollout["actual"]
     variants = [] if actual is None else actual["variants"]
-    versions = [
-        _version(rollout["model"], one, streams.get((rollout["model"], one["version"])), traffic) for one in variants
-    ]
+    versions = [_version(rollout, one, streams.get((rollout["model"], one["version"])), traffic) for one in variants]
     rates = [one["traffic"]["rate"] for one in versions if one["traffic"] and one["traffic"]["rate"] is not None]
     return {
         "model": rollout["model"],
@@ -111,8 +109,9 @@ def _model(
 
 
 def _version(
-    model: str, variant: Mapping[str, Any], stream: Mapping[str, Any] | None, traffic: Traffic | None
+    rollout: Mapping[str, Any], variant: Mapping[str, Any], stream: Mapping[str, Any] | None, traffic: Traffic | None
 ) -> dict[str, Any]:
+    model = rollout["model"]
     detectors = [] if stream is None else [dict(one) for one in stream["signals"]]
     return {
         "variant": variant["variant"],
@@ -120,10 +119,20 @@ def _version(
         "digest": variant["digest"],
         "weight": variant["weight"] / BUCKETS,
         "traffic": None if traffic is None else traffic.of(model, variant["version"]),
+        "runners": _runners(rollout, variant, traffic),
         "rows": None if stream is None else stream["rows"],
         "classes": [] if stream is None else _classes(detectors, stream["rows"]),
         "detectors": sorted(detectors, key=lambda one: (DETECTOR_ORDER.get(one["state"], 9), one["name"])),
     }
+
+
+def _runners(rollout: Mapping[str, Any], variant: Mapping[str, Any], traffic: Traffic | None) -> dict[str, Any] | None:
+    """Return how many runners a version is to have, how many answer, and what is known of each; None: no status yet."""
+    status = next((one for one in rollout["runners"] if one["digest"] == variant["digest"]), None)
+    if status is None:
+        return None
+    known = [] if traffic is None else traffic.runners.get((rollout["model"], variant["version"]), [])
+    return {"wanted": status["replicas"], "ready": status["ready"], "replicas": known}
 
 
 def _classes(detectors: Sequence[Mapping[str, Any]], rows: int) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ The key, when the gateway asks for one, comes from SNOWGATE_API_KEY.
 """
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -42,6 +43,10 @@ class RemoteOperations:
         """See `Operations.rollout`."""
         return self._ask("GET", f"environments/{_part(environment)}/rollouts/{_part(model)}")
 
+    def rollouts(self) -> Any:
+        """See `Operations.rollouts`."""
+        return self._ask("GET", "rollouts")
+
     def promote(self, model: str, environment: str, *, actor: str, reason: str) -> Any:
         """See `Operations.promote`."""
         path = f"environments/{_part(environment)}/rollouts/{_part(model)}/promote"
@@ -60,6 +65,10 @@ class RemoteOperations:
     def prediction(self, id: str, *, chain_wanted: bool = False) -> Any:
         """See `Operations.prediction`."""
         return self._ask("GET", f"predictions/{_part(id)}?chain={'true' if chain_wanted else 'false'}")
+
+    def label(self, labels: Sequence[Mapping[str, Any]], *, actor: str) -> Any:
+        """See `Operations.label`."""
+        return self._ask("POST", "labels", [{"source": actor, **one} for one in labels])
 
     def incidents(self, model: str | None = None) -> Any:
         """See `Operations.incidents`."""
@@ -86,11 +95,16 @@ class RemoteOperations:
         """See `Operations.bundle`."""
         return self._ask("GET", f"bundles/{_part(reference)}")
 
+    def forget_engines(self, reference: str, *, actor: str, reason: str = "") -> Any:
+        """See `Operations.forget_engines`."""
+        path = f"bundles/{_part(reference)}/engines/forget"
+        return self._ask("POST", path, {"actor": actor, "reason": reason})
+
     def monitors(self) -> Any:
         """See `Operations.monitors`."""
         return self._ask("GET", "monitors")
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def _ask(self, method: str, path: str, body: dict[str, Any] | list[Any] | None = None) -> Any:
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         key = os.environ.get("SNOWGATE_API_KEY")
         if key:

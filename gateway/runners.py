@@ -22,6 +22,7 @@ from bundles.runner.engines import CPU, EAGER
 from gateway.engines import Engines
 from gateway.reconcile import RunnerState
 from gateway.runner import Launch, Runner
+from gateway.runner_figures import Replica, Replicas
 from gateway.settings import RunnerSettings, Settings
 from state import State
 
@@ -233,6 +234,30 @@ class Runners:
             }
             for one in sorted(self.sets(), key=lambda one: one.digest)
             if one.digest in digests and one.bundle is not None
+        ]
+
+    def figures(self, version_of: Callable[[str, str], str]) -> list[Replicas]:
+        """Return how all runners are."""
+        return [
+            Replicas(
+                one.bundle.model,
+                version_of(one.bundle.model, one.digest),
+                one.wanted,
+                tuple(
+                    Replica(
+                        number=each.number,
+                        state=each.state,
+                        engine=each.engine,
+                        device=each.device,
+                        restarts=each.restarts,
+                        memory_bytes=each.memory_bytes,
+                        memory_bytes_max=each.launch.settings.memory_bytes,
+                    )
+                    for each in one.replicas
+                ),
+            )
+            for one in self.sets()
+            if one.bundle is not None
         ]
 
     def report(self, outages: Outages, version_of: Callable[[str, str], str]) -> None:

@@ -27,6 +27,7 @@ from monitors.decisions import Decisions
 from monitors.desk import Desk
 from monitors.heard import Heard
 from monitors.incidents import Body
+from monitors.log.cursors import Standing, take_name
 from monitors.log.errors import LogCorrupt
 from monitors.log.reader import LogReader
 from monitors.pages import Sender, rfc3339, wall_clock
@@ -38,6 +39,7 @@ from state.sqlite import SqliteState
 
 log = logging.getLogger("snowgate.monitor")
 
+NAME = "monitor"
 CHECKPOINT = "monitor/checkpoint"
 STATUS = "monitor/status"
 READ_RECORDS = 2_000
@@ -81,7 +83,7 @@ class Monitor:
         self._versions = Versions(home, state, settings.watching)
         self._desk = Desk(state, settings.console_url)
         self._decisions = Decisions(state, self._reader, self._desk, self._versions, settings.environment)
-        self._cursor: dict[str, tuple[int, int]] = {}
+        self._follower = self._reader.follow(NAME, Standing())
         self._evidence_rows: dict[str, int] = {}
         self._processed = 0
         self._newest = 0.0
@@ -97,7 +99,7 @@ class Monitor:
         document = self._state.get(CHECKPOINT)
         if document is None:
             return
-        self._cursor = {writer: (place[0], place[1]) for writer, place in document.body["cursor"].items()}
+        self._follower.standing = Standing.from_json(document.body["cursor"])
         self._evidence_rows = document.body["evidence_rows"]
         self._processed = document.body["processed"]
         self._newest = document.body["newest"]
@@ -134,15 +136,12 @@ class Monitor:
         return bool(records)
 
     def _read(self) -> list[Heard]:
-        try:
-            records, self._cursor = self._reader.read_as(Heard, self._cursor, READ_RECORDS)
-        except LogCorrupt as damage:
-            # What lies before it has been read. Behind it the log goes on, now or when the writer begins a new segment.
-            if str(damage) != self._damage:
-                self._damage = str(damage)
-                log.warning("%s; going on behind it", damage)
-            before, self._cursor = self._cursor, self._reader.skip(self._cursor, damage)
-            return [] if self._cursor == before else self._read()
+        records = self._follower.read_as(Heard, READ_RECORDS)
+        damage = self._follower.damage
+        if damage is not None and str(damage) != self._damage:
+            # Behind it the log goes on, now or when the writer begins a new segment.
+            self._damage = str(damage)
+            log.warning("%s; going on behind it", damage)
         return records
 
     def _judge(self, stream: Stream, shifts: list[Shift]) -> None:
@@ -187,13 +186,15 @@ class Monitor:
         active = {body["id"] for body in self._desk.all() if body["state"] != "resolved"}
         self._evidence_rows = {name: rows for name, rows in self._evidence_rows.items() if name in active}
         body = {
-            "cursor": {writer: list(place) for writer, place in self._cursor.items()},
+            "cursor": self._follower.standing.to_json(),
             "streams": self._versions.to_json(),
             "evidence_rows": self._evidence_rows,
             "processed": self._processed,
             "newest": self._newest,
         }
         self._desk.commit(Change(CHECKPOINT, body), *others)
+        # For others to see, such as retention; what counts is the checkpoint, written with the decisions.
+        self._follower.commit()
         self._dirty = False
 
     def status(self, now: float, delivered: Body) -> None:
@@ -218,7 +219,7 @@ class Monitor:
 
     def _behind(self) -> bool:
         try:
-            return self._cursor != self._reader.end()
+            return self._follower.standing.places != self._reader.end()
         except LogCorrupt:
             return True
 
@@ -239,6 +240,7 @@ def run(home: Home, settings: MonitorSettings) -> None:
     ending: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: ending.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; control tells us when to end.
+    name = take_name(home.log, NAME)
     state, outbox = SqliteState(home.state), SqliteState(home.state)
     sender = Sender(outbox, settings.webhook_url, settings.webhook_timeout_seconds, wall_clock)
     sender.start()
@@ -257,6 +259,7 @@ def run(home: Home, settings: MonitorSettings) -> None:
     sender.stop(5)
     outbox.close()
     state.close()
+    os.close(name)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from gateway.commands.log_cursors import cursors
 from gateway.commands.log_verify import verify
 from gateway.commands.options import NounGroup, actor, existing_home, home_option, output_option, reason_option
 from gateway.forgetting import forget as forget_payloads
@@ -13,10 +14,11 @@ from state.sqlite import SqliteState
 
 @click.group(cls=NounGroup)
 def log() -> None:
-    """Check the prediction log, and erase from it."""
+    """Check the prediction log, see who follows it, and erase from it."""
 
 
 log.add_command(verify)
+log.add_command(cursors)
 
 
 @log.command()

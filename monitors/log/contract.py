@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from monitors.log.cursors import Standing
 from monitors.log.errors import LogCorrupt
 from monitors.log.record import Record
 
@@ -61,11 +62,28 @@ class LogWriter(Protocol):
         ...
 
 
+class NamedFollower(Protocol):
+    """Reads on from where it stood when it last committed, under its name."""
+
+    standing: Standing
+    """Where it stands, and what it could not read."""
+
+    def read(self, limit: int = 10_000, *, with_payload: bool = False) -> list[Record]:
+        """Return about `limit` records behind those that were read last; what can't be read is noted as a gap."""
+        ...
+
+    def commit(self) -> None:
+        """Make the standing durable. Raises OSError."""
+        ...
+
+
 class LogFollower(Protocol):
     """Reads what all writers have made durable."""
 
-    def read(self, cursor: Cursor, limit: int = 10_000) -> tuple[list[Record], dict[str, Place]]:
-        """Return about `limit` records behind the cursor, without payloads, and the cursor behind them; never waits.
+    def read(
+        self, cursor: Cursor, limit: int = 10_000, *, with_payload: bool = False
+    ) -> tuple[list[Record], dict[str, Place]]:
+        """Return about `limit` records behind the cursor, and the cursor behind them; never waits.
 
         Raises:
             LogCorrupt: what comes next is damaged or missing; `skip` gives the cursor behind it.
@@ -74,6 +92,10 @@ class LogFollower(Protocol):
 
     def skip(self, cursor: Cursor, damage: LogCorrupt) -> dict[str, Place]:
         """Return the cursor behind damage that `read` met."""
+        ...
+
+    def follow(self, name: str, standing: Standing | None = None) -> NamedFollower:
+        """Follow under a name, from its last commit on; `standing` is where the follower stands by its own account."""
         ...
 
     def find(self, prediction_id: str) -> Record | None:

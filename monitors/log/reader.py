@@ -4,25 +4,23 @@ A reader needs nothing from the writers but their files. It goes up to each segm
 what it can't read it reports: no record is passed over in silence.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from heapq import merge
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 from monitors.log import tensors
 from monitors.log.contract import Cursor, Place, Report
+from monitors.log.cursors import Standing, end_of, read_standing
 from monitors.log.errors import LogCorrupt
-from monitors.log.frame import Entry, Frame, FrameStart
+from monitors.log.follower import Follower, Take, headers, headers_as, whole
+from monitors.log.frame import FrameStart
 from monitors.log.record import Record, id_milliseconds
 from monitors.log.segment import HEADER_BYTES, Mark, Segment, numbers, segment_path, writers
 from monitors.log.signed import Envelope, Notary
 from monitors.log.verify import Progress, verify
 
 Form = TypeVar("Form")
-Take = Callable[[Segment, Frame], list[Form]]
-"""Reads the records of a frame, in one form."""
 
 
 class LogReader:
@@ -36,27 +34,29 @@ class LogReader:
         self._followed: dict[str, Segment] = {}
         self._turn = 0
 
-    def read(self, cursor: Cursor, limit: int = 10_000) -> tuple[list[Record], dict[str, Place]]:
-        """Read what is durable behind the cursor, without payloads, each writer's records in their order.
+    def read(
+        self, cursor: Cursor, limit: int = 10_000, *, with_payload: bool = False
+    ) -> tuple[list[Record], dict[str, Place]]:
+        """Read what is durable behind the cursor, each writer's records in their order.
 
         Whole frames are read until there are `limit` records, so there may be some more. Returns the records and the
         cursor behind them, at once when there is nothing new. Costs microseconds a writer, and what the new records
-        take.
+        take. With `with_payload`, a record whose payload is damaged comes without it.
 
         Raises:
             LogCorrupt: the next durable frame is damaged, or records are missing; `skip` gives the cursor behind it.
         """
-        return self._read(cursor, limit, Segment.records)
+        return self.read_frames(whole if with_payload else headers, cursor, limit)
 
     def read_as(self, form: type[Form], cursor: Cursor, limit: int = 10_000) -> tuple[list[Form], dict[str, Place]]:
         """As `read`, in another form: a `msgspec.Struct` with some of a record's fields.
 
         To decode what nobody looks at, a record at a time, is most of what reading costs.
         """
-        decode = msgspec.msgpack.Decoder(list[form]).decode  # type: ignore[valid-type]
-        return self._read(cursor, limit, lambda _segment, frame: frame.decoded(decode))
+        return self.read_frames(headers_as(form), cursor, limit)
 
-    def _read(self, cursor: Cursor, limit: int, take: Take[Form]) -> tuple[list[Form], dict[str, Place]]:
+    def read_frames(self, take: Take[Form], cursor: Cursor, limit: int) -> tuple[list[Form], dict[str, Place]]:
+        """As `read`, with what `take` makes of each frame."""
         found: list[Form] = []
         moved = {writer: (place[0], place[1]) for writer, place in cursor.items()}
         names = writers(self._directory)
@@ -69,14 +69,7 @@ class LogReader:
             self._follow(writer, moved, found, limit, take)
         return found, moved
 
-    def _follow(
-        self,
-        writer: str,
-        moved: dict[str, Place],
-        found: list[Form],
-        limit: int,
-        take: Take[Form],
-    ) -> None:
+    def _follow(self, writer: str, moved: dict[str, Place], found: list[Form], limit: int, take: Take[Form]) -> None:
         number, offset = moved.get(writer) or (next(iter(numbers(self._directory, writer)), 0), HEADER_BYTES)
         try:
             while (segment := self._segment(writer, number)) is not None:
@@ -143,12 +136,15 @@ class LogReader:
 
     def end(self) -> dict[str, Place]:
         """Return the cursor behind all that is durable now. Raises LogCorrupt."""
-        ends: dict[str, Place] = {}
-        for writer in writers(self._directory):
-            for number in numbers(self._directory, writer)[-1:]:
-                with Segment(self._directory, writer, number) as segment:
-                    ends[writer] = (number, segment.mark().end)
-        return ends
+        return end_of(self._directory).places
+
+    def follow(self, name: str, standing: Standing | None = None) -> Follower:
+        """Follow under a name, from its last commit on; from the beginning when there was none.
+
+        `standing` is where the follower stands by its own account, which then counts. Raises LogError.
+        """
+        known = standing or read_standing(self._directory, name) or Standing()
+        return Follower(self, self._directory, name, known)
 
     def find(self, prediction_id: str) -> Record | None:
         """Find one record, with its payload, by the time that its id tells.
@@ -205,7 +201,7 @@ class LogReader:
                         if record.time < since:
                             continue
                         if with_payload:
-                            _complete(segment, entry, record)
+                            tensors.complete(segment, entry, record)
                         yield record
 
     def verify(
@@ -266,17 +262,6 @@ def _in_frame(segment: Segment, offset: int, end: int, prediction_id: str) -> Re
         if prediction_id.encode() in bytes(entry.header):
             record = segment.record(entry)
             if record.id == prediction_id:
-                _complete(segment, entry, record)
+                tensors.complete(segment, entry, record)
                 return record
     return None
-
-
-def _complete(segment: Segment, entry: Entry, record: Record) -> None:
-    """Give a record its payload, with the tensors that lie in files of their own. Raises LogCorrupt."""
-    entry.complete(record, segment.body(entry))
-    if record.tensor_files and record.payload is not None:
-        try:
-            tensors.load(segment.directory, record.payload)
-        except ValueError as error:
-            kind = f"damaged payload ({error})"
-            raise LogCorrupt(segment.path, segment.writer, entry.seq, entry.body_offset, kind) from error

@@ -41,7 +41,11 @@ SEARCH_BYTES = 1 << 20
 MISPLACED = "header of another segment"
 """Somebody renamed or replaced the file."""
 TENSORS = "tensors"
-"""The folder of tensors that are too large for a frame; no writer's, and none can be called so."""
+"""The folder of tensors that are too large for a frame."""
+CURSORS = "cursors"
+"""The folder of those who follow."""
+NO_WRITERS = frozenset({TENSORS, CURSORS})
+"""Folders of the log that are no writer's; no writer can be called so."""
 BODY_READS_MAX = 10
 """A body read while it is overwritten with "erased. …" has some of both; that takes microseconds a page."""
 
@@ -98,7 +102,7 @@ def writers(directory: Path) -> list[str]:
     """List the writers that have something in this log."""
     try:
         with os.scandir(directory) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and entry.name != TENSORS)
+            return sorted(entry.name for entry in entries if entry.is_dir() and entry.name not in NO_WRITERS)
     except FileNotFoundError:
         return []
 
@@ -246,10 +250,6 @@ class Segment:
         record = entry.record()
         record.writer = self.writer
         return record
-
-    def records(self, frame: Frame) -> list[Record]:
-        """Decode all records of a frame, without their payloads."""
-        return [self.record(entry) for entry in frame.entries()]
 
     def close(self) -> None:
         """Close the file."""

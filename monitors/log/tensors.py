@@ -276,3 +276,14 @@ def _locked(directory: Path, how: int) -> int:
     descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     fcntl.flock(descriptor, how)
     return descriptor
+
+
+def complete(segment: Segment, entry: Entry, record: Record) -> None:
+    """Give a record its payload, with the tensors that lie in files of their own. Raises LogCorrupt."""
+    entry.complete(record, segment.body(entry))
+    if record.tensor_files and record.payload is not None:
+        try:
+            load(segment.directory, record.payload)
+        except ValueError as error:
+            kind = f"damaged payload ({error})"
+            raise LogCorrupt(segment.path, segment.writer, entry.seq, entry.body_offset, kind) from error

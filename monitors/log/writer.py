@@ -28,7 +28,7 @@ from monitors.log.record import Record, id_milliseconds
 from monitors.log.recovery import hold, recover_series
 from monitors.log.segment import (
     HEADER_BYTES,
-    TENSORS,
+    NO_WRITERS,
     Mark,
     SegmentHeader,
     create_segment,
@@ -79,7 +79,7 @@ class SegmentWriter:
             OSError: what an earlier process left can't be mended, or its directory can't be made.
             ValueError: the name can't be a folder's, or is longer than 64 bytes.
         """
-        if NAME.fullmatch(name) is None or name == TENSORS:
+        if NAME.fullmatch(name) is None or name in NO_WRITERS:
             raise ValueError(f"log writer {name[:80]!r}: expected up to 64 of A-Z a-z 0-9 _ . -, as in 'worker-0'")
         self._directory = directory
         self._name = name

@@ -198,6 +198,61 @@ def test_a_cursor_goes_through_json(log: Log) -> None:
     writer.close()
 
 
+def test_a_named_follower_goes_on_behind_its_last_commit(log: Log) -> None:
+    """Over segments, restarts of the writers and of the follower, each record comes once behind the last commit; what
+    was read and not committed comes again.
+    """
+    seen: dict[str, list[str]] = {"w0": [], "w1": []}
+    written: dict[str, list[str]] = {"w0": [], "w1": []}
+    for turn in range(4):
+        for name in written:
+            writer = log.writer(name)
+            for _ in range(5):
+                written[name] += log.write(writer, 40)
+            writer.close()
+        follower = log.reader().follow("export")
+        committed, read = follower.read(90), follower.read(90)
+        for one in committed:
+            seen[one.writer].append(one.id)
+        if turn % 2:
+            follower.commit()  # Both batches: the follower dies behind them.
+            for one in read:
+                seen[one.writer].append(one.id)
+        else:
+            again = log.reader().follow("export")
+            again.read(90)
+            again.commit()  # Of the first batch only, by another one that stood where the first began.
+    while records := (follower := log.reader().follow("export")).read(1000):
+        for one in records:
+            seen[one.writer].append(one.id)
+        follower.commit()
+    assert seen == written
+    assert (follower.standing.records, follower.standing.gaps) == (1600, [])
+
+
+def test_followers_do_not_see_each_other(log: Log) -> None:
+    """Each name stands where its own commits left it."""
+    writer = log.writer()
+    ids = log.write(writer, 20)
+    first = log.reader().follow("first")
+    first.read()
+    first.commit()
+    assert [one.id for one in log.reader().follow("second").read()] == ids
+    assert log.reader().follow("first").read() == []
+    writer.close()
+
+
+def test_a_follower_reads_payloads_when_it_is_told(log: Log) -> None:
+    """An exporter sends what was asked and answered; whoever does not say so gets none of it."""
+    writer = log.writer()
+    log.write(writer, 2)
+    (first, _second) = log.reader().follow("export").read(with_payload=True)
+    assert first.payload is not None
+    assert first.payload.unit == "camera"
+    assert [one.payload for one in log.reader().follow("monitor").read()] == [None, None]
+    writer.close()
+
+
 def test_nothing_to_read_is_no_error(log: Log) -> None:
     """A log that nobody has written yet is empty."""
     assert log.reader().read({}, 10) == ([], {})

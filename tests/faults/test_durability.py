@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,46 @@ def grpc_says_so(gateway: Gateway) -> None:
         health = health_pb2_grpc.HealthStub(channel)
         states = [health.Check(health_pb2.HealthCheckRequest(service=name)).status for name in ("", "signs", "plain")]
         assert states == [2, 2, 1]
+
+
+def test_a_worker_that_starts_on_a_full_disk_serves_what_may_be(home: Home, packed: Packed, start: Start) -> None:
+    """The log's file system is full when the worker is killed: the next one answers unlogged, and logs once it can."""
+    snowgate(home.path, "deploy", "signs@1")
+    (home.path / "snowgate.toml").write_text('[log]\non_failure = "serve"\n')
+    home.log.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(home.log)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("not run: mounting a tmpfs is not permitted here")
+    try:
+        gateway = start(home.path)
+        assert "Snowgate-Logged" not in gateway.call()[2]
+        ballast = home.log / "ballast"
+        with ballast.open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(512)):
+                pass
+        unlogged = wait_until(lambda: find_unlogged(gateway), what="the end of the last page")
+        (victim,) = gateway.children("gateway.worker")
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: gateway.children("gateway.worker") not in ([victim], []), what="another worker")
+        unlogged += wait_until(lambda: find_unlogged(gateway), what="an answer")
+        assert ready(gateway)
+        ballast.unlink()
+        wait_until(lambda: not find_unlogged(gateway), what="room")
+        assert gateway.stop() == 0
+        assert not set(unlogged) & {one.id for one in LogReader(home.log).records()}
+        assert snowgate(home.path, "log", "verify")["first_bad"] is None
+    finally:
+        subprocess.run(["umount", "--lazy", str(home.log)], check=True)
+
+
+def find_unlogged(gateway: Gateway) -> list[str]:
+    """Call once; return the id if the answer says that it is not logged. No worker may be there yet."""
+    try:
+        status, _answer, headers = gateway.call()
+    except urllib3.exceptions.HTTPError:
+        return []
+    assert status in (200, 503)
+    return [headers["Snowgate-Prediction-Id"]] if status == 200 and "Snowgate-Logged" in headers else []
 
 
 @pytest.mark.parametrize("stalled", [False, True])
