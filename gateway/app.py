@@ -23,6 +23,8 @@ from gateway.answers import Answers
 from gateway.audit import now
 from gateway.beside import beside
 from gateway.control import Control
+from gateway.export import process as export
+from gateway.export.delivery import read_headers
 from gateway.keys import key_digests
 from gateway.operations import Operations
 from gateway.repository import Repository
@@ -58,16 +60,20 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
     """Serve a home until SIGTERM or SIGINT; `on_ready` is called when every deployment has gone as far as it can.
 
     Raises:
-        SettingsError: another address than loopback without keys; a port that is in use; tracing without its extra.
+        SettingsError: another address than loopback without keys; a port that is in use; tracing without its extra;
+            headers of the export that can't be read.
         HomeError: the home can't be written, or is served already.
     """
     check_exposure(settings)
     check_tracing(settings)
+    check_export(settings)
     home.make()
     with ExitStack() as files:
         files.enter_context(home.lock())
         for damage in recover_all(home.log):
             log.error("prediction log: %s", damage)
+        if settings.export.url is not None:
+            export.begin(home.log)
         sockets, admin = files.enter_context(listening(settings))
         state = SqliteState(home.state)
         files.callback(state.close)
@@ -128,6 +134,15 @@ def check_tracing(settings: Settings) -> None:
         distribution("opentelemetry-exporter-otlp-proto-http")
     except PackageNotFoundError as error:
         msg = f"tracing.endpoint = {settings.tracing.endpoint}: needs an extra, pip install 'snowgate[otel]'"
+        raise SettingsError(msg) from error
+
+
+def check_export(settings: Settings) -> None:
+    """Refuse a file of headers that can't be sent. Raises SettingsError."""
+    try:
+        read_headers(settings.export.header_file)
+    except (OSError, ValueError) as error:
+        msg = f"export.header_file = {settings.export.header_file}: {error}"
         raise SettingsError(msg) from error
 
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 FILE = "snowgate.toml"
 PREFIX = "SNOWGATE_"
@@ -29,7 +29,9 @@ Engine = Literal["auto", "eager", "onnxruntime", "channels-last", "frozen", "fro
 
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda:\d{1,3})$")]
 # A variable holds one text: cuda:0,cuda:1.
-Devices = Annotated[list[Device], BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)]
+BY_COMMAS = BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)
+Devices = Annotated[list[Device], BY_COMMAS]
+ModelNames = Annotated[tuple[str, ...], BY_COMMAS]
 
 
 class SettingsError(Exception):
@@ -203,6 +205,34 @@ class PageSettings(Section):
     webhook: WebhookSettings = WebhookSettings()
 
 
+class ExportSettings(Section):
+    """The prediction log as CloudEvents, for a receiver of them."""
+
+    url: str | None = Field(
+        default=None, pattern=r"^https?://[^\s]+$", description="Where events are posted; none: no export."
+    )
+    format: Literal["kserve", "seldon", "cloudevents"] = Field(
+        default="cloudevents",
+        description="As the loggers of KServe or Seldon send them, or the whole record (cloudevents).",
+    )
+    models: ModelNames = Field(default=(), description="Only these models are exported; none: all of them.")
+    batch: int = Field(
+        default=1, ge=1, le=1000, description="Events of a request; more than one with the format cloudevents only."
+    )
+    in_flight: int = Field(default=8, ge=1, le=64, description="Requests that are under way at the same time.")
+    timeout_seconds: float = Field(default=10.0, gt=0, le=600, description="How long the receiver may stay silent.")
+    header_file: Path | None = Field(
+        default=None, description="A file with headers, one a line, such as `Authorization: Bearer …`."
+    )
+
+    @model_validator(mode="after")
+    def _batches(self) -> Self:
+        if self.batch > 1 and self.format != "cloudevents":
+            msg = f"batch = {self.batch} with format = {self.format}: its events go one by one, expected batch = 1"
+            raise ValueError(msg)
+        return self
+
+
 class Settings(Section):
     """All settings of a gateway."""
 
@@ -214,6 +244,7 @@ class Settings(Section):
     logging: LoggingSettings = LoggingSettings()
     monitor: MonitorSettings = MonitorSettings()
     page: PageSettings = PageSettings()
+    export: ExportSettings = ExportSettings()
 
     def runner_of(self, model: str) -> RunnerSettings:
         """Return the settings of one model's runners."""

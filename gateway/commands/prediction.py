@@ -7,6 +7,7 @@ import click
 
 from gateway.commands.bundle import code_words, signer
 from gateway.commands.options import NounGroup, operations, operator_options
+from gateway.commands.prediction_export import export
 from gateway.output import facts, show, table
 
 TEXT_SHOWN_MAX = 60
@@ -16,6 +17,9 @@ TEXT_SHOWN_MAX = 60
 @click.group(cls=NounGroup)
 def prediction() -> None:
     """Look up what was answered, and all that stands behind it."""
+
+
+prediction.add_command(export)
 
 
 @prediction.command("show")
