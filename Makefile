@@ -2,7 +2,7 @@
 # A set-up is done again only when pyproject.toml is newer than its stamp.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint verify outside simulate clean
+.PHONY: help demo test lint verify outside simulate faults clean
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -12,6 +12,8 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+# Of every fault; on two cores a hundred take three quarters of an hour.
+ROUNDS ?= 100
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 # Of pip's many lines, those that show that it moves.
 SHOW = { grep -E --line-buffered '^ *(Downloading|Building|Installing|Successfully)' || true; } | cut -c -140 | sed -u 's/^ */    /'
@@ -30,10 +32,13 @@ lint: $(VENV)/.lint  ## ruff (rules and format) and mypy, strict
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-verify: lint $(VENV)/.kserve test outside simulate  ## Everything: lint, tests, and the simulations (some 30 minutes)
+verify: lint $(VENV)/.kserve test outside simulate faults  ## Everything: lint, tests, simulations, faults (an hour and more)
 
 outside: $(VENV)/.test  ## Bundles with environments of their own: downloads a gigabyte, needs Python 3.10
 	@$(BIN)/python -m pytest -m outside $(PYTEST_ARGS)
+
+faults: $(VENV)/.test  ## The log under real faults, ROUNDS=100 of each (PYTEST_ARGS="-k power" for some)
+	@ROUNDS=$(ROUNDS) $(BIN)/python -m pytest tests/faults --timeout 3600 $(PYTEST_ARGS)
 
 simulate: $(VENV)/.demo  ## How often and how soon the monitors page: simulated shifts, and snow on real images
 	@$(BIN)/python load_tests/drift.py

@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -37,6 +37,8 @@ from bundles.errors import EnvironmentFailed
 
 BUILD_SECONDS = 3_600.0
 """Gigabytes of wheels for graphics cards, over a slow line."""
+YOUNG_SECONDS = 86_400.0
+"""Who packs has an environment before a bundle names it; that takes an hour or two, not a day."""
 ASK_SECONDS = 20.0
 LOOK_SECONDS = 0.2
 OLDEST_PYTHON = (3, 10)
@@ -137,6 +139,31 @@ class Environments:
             listed.write_text("\n".join(lines) + "\n")
             self._install(folder, ["--no-deps", "--require-hashes", "-r", str(listed)], len(packages), say)
             return self._keep(folder, lock)
+
+    def unused(self, locks: Callable[[], Iterable[str]]) -> list[Path]:
+        """Return the folders of environments that none of the locks names, and of builds that broke off.
+
+        Those younger than a day are left out: a bundle may just be made with one.
+        """
+        named = set(map(_name, locks()))
+        oldest = time.time() - YOUNG_SECONDS
+        folders = sorted(one for one in self._folder.glob("*") if one.is_dir())
+        return [one for one in folders if one.name not in named and one.stat().st_mtime < oldest]
+
+    def remove(self, folder: Path, locks: Callable[[], Iterable[str]]) -> bool:
+        """Remove one of the `unused`; False when somebody builds it, or when one of the locks names it by now."""
+        with (self._folder / f"{folder.name}.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            # Asked for again: who takes it from now on waits for the lock, and finds it gone.
+            if folder.name in set(map(_name, locks())):
+                return False
+            gone = Path(tempfile.mkdtemp(dir=self._folder, prefix="building-"))
+            folder.rename(gone)  # At once: half an environment must have no name.
+        shutil.rmtree(gone, ignore_errors=True)
+        return True
 
     def stop(self) -> None:
         """End what is being installed; nothing is built any more."""

@@ -60,9 +60,12 @@ class Keys:
         return CryptoSigner(key)
 
     def trusted(self) -> list[SSlibKey]:
-        """Return the public keys whose signatures count here: the home's own, and those in `trusted/`."""
-        keys = [self.signer().public_key]
-        return [*keys, *map(_public, sorted((self._path / "trusted").glob("*.pub")))]
+        """Return the public keys whose signatures count here: the home's own, and those in `trusted/`.
+
+        A home that has signed nothing yet has no key of its own, and looking must not make one. Raises HomeError.
+        """
+        own = [self.signer().public_key] if (self._path / "home.pem").exists() else []
+        return [*own, *map(_public, sorted((self._path / "trusted").glob("*.pub")))]
 
     def trust(self, path: Path) -> str:
         """Trust a public key (a PEM file) from now on, and return its id. Raises BundleError."""
@@ -115,14 +118,21 @@ def sign(
         "predicateType": predicate_type,
         "predicate": predicate,
     }
-    envelope = Envelope(orjson.dumps(statement, option=orjson.OPT_SORT_KEYS), PAYLOAD_TYPE, {})
+    return seal(orjson.dumps(statement, option=orjson.OPT_SORT_KEYS), PAYLOAD_TYPE, signer)
+
+
+def seal(payload: bytes, payload_type: str, signer: CryptoSigner) -> dict[str, Any]:
+    """Return a DSSE envelope around anything, as JSON; its type keeps a signature from passing for another one."""
+    envelope = Envelope(payload, payload_type, {})
     envelope.sign(signer)
     document: dict[str, Any] = envelope.to_dict()
     return document
 
 
-def verify(envelope: dict[str, Any], digest: str, trusted: Sequence[SSlibKey]) -> tuple[str, dict[str, Any]]:
-    """Check that a trusted key signed this statement about this bundle; return the key's id and the statement.
+def unseal(envelope: dict[str, Any], payload_type: str, trusted: Sequence[SSlibKey], what: str) -> tuple[str, bytes]:
+    """Check that a trusted key signed this envelope; return the key's id and what was signed.
+
+    `what` is what the errors call it.
 
     Raises:
         UntrustedBundle: saying what is wrong, and what to type when it is only the trust that is missing.
@@ -131,25 +141,35 @@ def verify(envelope: dict[str, Any], digest: str, trusted: Sequence[SSlibKey]) -
         # The library changes what it is given.
         opened = Envelope.from_dict(copy.deepcopy(envelope))
     except (KeyError, ValueError, TypeError, AttributeError, FormatError) as error:
-        msg = f"bundle {digest}: a signature is not a DSSE envelope: {type(error).__name__}: {error}"
+        msg = f"{what}: a signature is not a DSSE envelope: {type(error).__name__}: {error}"
         raise UntrustedBundle(msg) from error
-    if opened.payload_type != PAYLOAD_TYPE:
-        msg = f"bundle {digest}: signed payload is {opened.payload_type!r}, expected {PAYLOAD_TYPE!r}"
+    if opened.payload_type != payload_type:
+        msg = f"{what}: signed payload is {opened.payload_type!r}, expected {payload_type!r}"
         raise UntrustedBundle(msg)
     try:
         accepted = opened.verify(list(trusted), 1)
-    except VerificationError as error:
+    except (VerificationError, ValueError) as error:  # ValueError: no key is trusted at all.
         signers = ", ".join(keyid[:16] for keyid in opened.signatures)
         if any(key.keyid in opened.signatures for key in trusted):
-            msg = f"bundle {digest}: the signature of {signers} is not of what it stands under; it was altered"
+            msg = f"{what}: the signature of {signers} is not of what it stands under; it was altered"
         else:
             msg = (
-                f"bundle {digest}: signed by {signers or 'nobody'}, which this home does not trust; "
+                f"{what}: signed by {signers or 'nobody'}, which this home does not trust; "
                 "if you trust the signer: snowgate bundle trust KEY.pub"
             )
         raise UntrustedBundle(msg) from error
+    return next(iter(accepted)), bytes(opened.payload)
+
+
+def verify(envelope: dict[str, Any], digest: str, trusted: Sequence[SSlibKey]) -> tuple[str, dict[str, Any]]:
+    """Check that a trusted key signed this statement about this bundle; return the key's id and the statement.
+
+    Raises:
+        UntrustedBundle: saying what is wrong, and what to type when it is only the trust that is missing.
+    """
+    keyid, payload = unseal(envelope, PAYLOAD_TYPE, trusted, f"bundle {digest}")
     try:
-        statement: dict[str, Any] = orjson.loads(opened.payload)
+        statement: dict[str, Any] = orjson.loads(payload)
         subjects = [f"sha256:{one['digest']['sha256']}" for one in statement["subject"]]
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         msg = f"bundle {digest}: what was signed is not an in-toto statement: {type(error).__name__}: {error}"
@@ -157,4 +177,4 @@ def verify(envelope: dict[str, Any], digest: str, trusted: Sequence[SSlibKey]) -
     if digest not in subjects:
         msg = f"bundle {digest}: its signature is about another bundle, {', '.join(subjects) or 'none'}"
         raise UntrustedBundle(msg)
-    return next(iter(accepted)), statement
+    return keyid, statement

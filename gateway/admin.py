@@ -142,6 +142,11 @@ def _deployments(operations: Operations) -> APIRouter:
         """Serve a model no more; calls that are in flight are answered."""
         return operations.withdraw(model, environment, actor=body.actor, reason=body.reason)
 
+    @router.get("/rollouts")
+    def rollouts() -> list[dict[str, Any]]:
+        """How far the way to the desired version is, of every model."""
+        return operations.rollouts()
+
     @router.get("/environments/{environment}/rollouts/{model}")
     def rollout(environment: str, model: str) -> dict[str, Any]:
         """How far the way to the desired version is."""
@@ -213,6 +218,11 @@ def _looking(operations: Operations, traffic: Traffic) -> APIRouter:
     def bundle(reference: str) -> dict[str, Any]:
         """All that is known of one bundle."""
         return operations.bundle(reference)
+
+    @router.post("/bundles/{reference}/engines/forget")
+    def forget_engines(reference: str, body: Act) -> list[dict[str, Any]]:
+        """Have the engines tried again when the bundle is next loaded; what was known of them is returned."""
+        return operations.forget_engines(reference, actor=body.actor, reason=body.reason)
 
     @router.get("/monitors")
     def monitors() -> list[dict[str, Any]]:

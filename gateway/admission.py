@@ -9,7 +9,7 @@ import hmac
 from collections.abc import Collection
 from hashlib import sha256
 
-from gateway.errors import BadCall, Forbidden, InferenceError, Unauthorized
+from gateway.errors import Forbidden, InferenceError, Unauthorized, WrongHost
 
 ELSEWHERE = frozenset({b"cross-site", b"same-site"})
 
@@ -34,7 +34,7 @@ class Admission:
         digest is compared, in constant time.
         """
         if self._hosts is not None and host is not None and host_name(host) not in self._hosts:
-            return BadCall(f"Host: {host.decode('latin-1')}, expected a loopback name: this port is local")
+            return WrongHost(f"Host: {host.decode('latin-1')}, expected a loopback name: this port is local")
         if (origin is not None or site in ELSEWHERE) and origin not in self.origins:
             foreign = origin is not None and origin.partition(b"://")[2] != (host or b"")
             if foreign or site in ELSEWHERE:

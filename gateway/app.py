@@ -22,9 +22,11 @@ from gateway.admin import create_app
 from gateway.answers import Answers
 from gateway.audit import now
 from gateway.beside import beside
+from gateway.checkpoints import Checkpoints
 from gateway.control import Control
 from gateway.export import process as export
 from gateway.export.delivery import read_headers
+from gateway.keeping import Keeping
 from gateway.keys import key_digests
 from gateway.operations import Operations
 from gateway.repository import Repository
@@ -61,12 +63,13 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
 
     Raises:
         SettingsError: another address than loopback without keys; a port that is in use; tracing without its extra;
-            headers of the export that can't be read.
+            redaction without its extra, or by a path that is none; headers of the export that can't be read.
         HomeError: the home can't be written, or is served already.
     """
     check_exposure(settings)
     check_tracing(settings)
     check_export(settings)
+    check_keeping(settings)
     home.make()
     with ExitStack() as files:
         files.enter_context(home.lock())
@@ -90,7 +93,8 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
                 asyncio.get_running_loop().add_signal_handler(number, ending.set)
             serving = asyncio.create_task(server.serve(sockets=[admin]))
             processes.push_async_callback(_end_admin, app, server, serving)
-            control.start(beside(home, settings, addresses.control), _answers(operations, control, settings))
+            processes.push_async_callback(Checkpoints(home, state, settings.log.checkpoint_seconds).close)
+            control.start(beside(home, settings, page_links), _answers(operations, control, settings))
             processes.push_async_callback(control.stop)
             await _until_ready(control, ending)
             if not ending.is_set():
@@ -144,6 +148,12 @@ def check_export(settings: Settings) -> None:
     except (OSError, ValueError) as error:
         msg = f"export.header_file = {settings.export.header_file}: {error}"
         raise SettingsError(msg) from error
+
+
+def check_keeping(settings: Settings) -> None:
+    """Refuse a rule for what the log keeps that the workers could not follow. Raises SettingsError."""
+    for log_settings in (settings.log, *map(settings.log_of, settings.models)):
+        Keeping.of(log_settings)
 
 
 def _check_key_file(settings: Settings) -> None:

@@ -24,7 +24,7 @@ from msgspec import Raw
 
 from bundles.runner import frames
 from bundles.runner.rows import unpacked
-from gateway.errors import ClientGone, ModelFailed, TimedOut, Unavailable
+from gateway.errors import BadInput, ClientGone, ModelFailed, TimedOut, Unavailable
 from gateway.replica import Replica
 from gateway.schema import Key, Schema
 from gateway.steps import Step
@@ -132,6 +132,7 @@ class RunnerQueue:
 
         Raises:
             Unavailable: no replica is connected, or the queue is full.
+            TimedOut: the deadline has passed already.
         """
         if not self.connected:
             msg = f"{self.name}: its runner is starting again, try again in a second"
@@ -143,6 +144,8 @@ class RunnerQueue:
             )
             raise Unavailable(msg)
         waiting = Waiting(inputs, rows, deadline_ns, self._schema.key(inputs))
+        if deadline_ns < waiting.queued_ns:
+            raise TimedOut(f"{self.name}: not computed, the deadline of the call had passed when it was decoded")
         self._waiting.append(waiting)
         self._waiting_rows += rows
         if not self._gathering:
@@ -286,8 +289,10 @@ class RunnerQueue:
     def _fail(self, batch: list[Waiting], failure: dict[str, str]) -> None:
         if len(batch) > 1:
             self._alone.extend(batch)
-            return
-        batch[0].complete(error=ModelFailed(f"{self.name}: {failure['type']}: {failure['message']}"))
+        elif failure["fault"] == "client":
+            batch[0].complete(error=BadInput(f"{self.name}: {failure['message']}"))
+        else:
+            batch[0].complete(error=ModelFailed(f"{self.name}: {failure['type']}: {failure['message']}"))
 
     def lost(self, held: list[Waiting]) -> None:
         """Move the calls of a replica that ended to another one, or fail them: it is for the client to try again."""

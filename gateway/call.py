@@ -99,6 +99,8 @@ class Answer(msgspec.Struct, gc=False):
     variant: str | None
     json_length: int | None
     traceparent: str | None
+    logged: bool
+    """Whether it has, or with `durability = "async"` will have, its record."""
 
 
 class Wire(Protocol):

@@ -26,15 +26,14 @@ from gateway.audit import audit, now
 from gateway.beside import Beside
 from gateway.channel import Channel
 from gateway.children import Child, always
-from gateway.keys import key_digests, unit_key_file
-from gateway.logs import logging_configuration
-from gateway.metrics_page import engines
+from gateway.log_watch import LogWatch
 from gateway.reconcile import Actual, Bundle, Decision, Desired, decide
 from gateway.runner import Runner
+from gateway.runner_figures import runner_families
 from gateway.runners import Outages, Runners
 from gateway.settings import Settings
 from gateway.totals import Totals
-from gateway.worker import WorkerSettings
+from gateway.worker_settings import worker_settings
 from state import Change, Conflict, State
 
 log = logging.getLogger("snowgate.control")
@@ -66,6 +65,7 @@ class Control:
         self.state = state
         self.settings = settings
         self.totals = Totals()
+        self._log_watch = LogWatch(settings.log, outages)
         self._outages = outages
         self._sockets = sockets
         self._refs = home.refs()
@@ -118,35 +118,12 @@ class Control:
         return all(self._applied.get(name) == self._table["revision"] for name in self._workers)
 
     def families(self) -> Iterable[Metric]:
-        """Return all that the workers have counted, added up, and what runs the versions that they serve."""
-        return [*self.totals.families(), engines(self._table["runners"].values())]
+        """Return all that the workers have counted, added up, and how the log and the runners are."""
+        runners = runner_families(self._runners.figures(self._version))
+        return [*self.totals.families(), *self._log_watch.families(), *runners]
 
     def _worker_command(self, name: str) -> Callable[[], tuple[list[str], list[int]]]:
-        server = self.settings.server
-        settings = WorkerSettings(
-            log_directory=str(self.home.log),
-            segment_bytes=self.settings.log.segment_bytes,
-            unit_header=server.unit_header,
-            unit_key_file=str(unit_key_file(self.home)),
-            body_bytes_max=server.max_body_bytes,
-            body_seconds=server.body_seconds,
-            header_seconds=server.header_seconds,
-            connections_max=server.max_connections,
-            # What can wait is bounded for the gateway: more workers must not mean a longer queue, only more of them.
-            waiting_bytes_max=-(-server.max_waiting_bytes // server.workers),
-            waiting_calls_max=-(-server.max_waiting_calls // server.workers),
-            timeout_seconds=server.timeout_seconds,
-            drain_seconds=server.drain_seconds,
-            environment=server.environment,
-            tracing=self._tracing_share(),
-            logging=logging_configuration(self.settings.logging, f"worker {name}"),
-            access_lines=self.settings.logging.access,
-            grpc_connection_seconds=server.grpc_connection_seconds,
-            keys=key_digests(self.settings),
-            hosts=["127.0.0.1", "localhost", "[::1]"] if self.settings.loopback else None,
-            origins=list(server.allowed_origins),
-            repository_api=server.repository_api,
-        )
+        settings = worker_settings(self.home, self.settings, name)
 
         def command() -> tuple[list[str], list[int]]:
             ours, theirs = socket.socketpair()
@@ -163,11 +140,6 @@ class Control:
 
         return command
 
-    def _tracing_share(self) -> dict[str, Any]:
-        """Return the settings of tracing for one of the workers, among whom the limit is split."""
-        tracing, workers = self.settings.tracing, self.settings.server.workers
-        return tracing.model_dump() | {"traces_per_second_max": tracing.traces_per_second_max / workers}
-
     def _worker_ended(self, name: str) -> Callable[[int], None]:
         def ended(_status: int) -> None:
             for known in (self._channels, self._applied, self._holds):
@@ -175,6 +147,7 @@ class Control:
             self._ready.discard(name)
             self._told.set()
             self.totals.ended(name)
+            self._log_watch.ended(name)
 
         return ended
 
@@ -193,6 +166,7 @@ class Control:
                 self._runners.hangs(message["hangs"])
             elif "metrics" in message:
                 self.totals.update(name, message["metrics"])
+                self._log_watch.update(name, message["log"])
             elif "question" in message:
                 self._task(answer(channel, message, self._answers))
         channel.close()

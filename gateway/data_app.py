@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from bundles.schema import TensorSpec
 from gateway.admission import Admission
 from gateway.errors import InferenceError, Unavailable
 from gateway.extension_routes import extension_routes
@@ -16,6 +17,7 @@ from gateway.extensions import Extensions
 from gateway.head import HEALTH_PATHS
 from gateway.openapi import data_plane
 from gateway.predict import Predictor
+from gateway.readiness import why_not_ready, why_version_not_ready
 
 LANE_PATHS = (
     "/v2/models/{name}/infer",
@@ -147,8 +149,8 @@ def _health(app: FastAPI, predictor: Predictor) -> None:
     @app.get("/readyz")
     @app.get("/v2/health/ready")
     async def ready() -> JSONResponse:
-        if predictor.draining or not predictor.table.ready:
-            why = "draining" if predictor.draining else "no model is loaded, or a stable version's runner is starting"
+        why = why_not_ready(predictor)
+        if why is not None:
             return JSONResponse({"live": True, "ready": False, "error": f"not ready: {why}"}, 503)
         return JSONResponse({"live": True, "ready": True})
 
@@ -182,7 +184,7 @@ def _error(status: int, message: str, headers: Any = None) -> JSONResponse:
 def _metadata(predictor: Predictor, name: str, version: str | None) -> dict[str, Any]:
     served = predictor.table.model(name).named(version)
     tensors = {
-        side: [{"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in specs]
+        side: [_tensor(one) for one in specs]
         for side, specs in (("inputs", served.schema.inputs), ("outputs", served.schema.outputs))
     }
     versions = sorted(predictor.table.model(name).versions, key=lambda one: (len(one), one))
@@ -190,9 +192,17 @@ def _metadata(predictor: Predictor, name: str, version: str | None) -> dict[str,
     return {"name": name, "versions": versions, "platform": served.platform, **tensors, "parameters": parameters}
 
 
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    """A tensor as the protocol has it; what an element is stands in `parameters`, as in MLServer."""
+    described: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+    if spec.content_type is not None:
+        described["parameters"] = {"content_type": spec.content_type}
+    return described
+
+
 def _ready(predictor: Predictor, name: str, version: str | None) -> dict[str, Any]:
     served = predictor.table.model(name).named(version)
-    if not served.queue.connected:
-        msg = f"model '{name}' version '{served.version}' is not ready: its runner is starting again"
-        raise Unavailable(msg)
+    why = why_version_not_ready(predictor, served)
+    if why is not None:
+        raise Unavailable(f"model '{name}' version '{served.version}' is not ready: {why}")
     return {"name": name, "ready": True}

@@ -5,6 +5,8 @@ protocol's status code travels with it because every one of these becomes exactl
 
     InferenceError
     ├── BadCall        400  the client's: malformed, wrong name, datatype, shape
+    │   └── WrongHost  400  called by a name that is not this machine's
+    ├── BadInput       400  the client's: the bundle's `preprocess` refused what an input holds
     ├── Unauthorized   401  no key, or an unknown one
     ├── Forbidden      403  a web page from elsewhere
     ├── NotFound       404  no such model or version here
@@ -24,6 +26,8 @@ class InferenceError(Exception):
 
     status = 500
     error_type = "error"
+    stranger = False
+    """Whether nobody knows who called: such a refusal is only counted (`unknown`)."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -37,9 +41,23 @@ class BadCall(InferenceError):
     error_type = "bad_call"
 
 
+class BadInput(InferenceError):
+    """What an input holds is wrong, in the words of the bundle's `preprocess`."""
+
+    status = 400
+    error_type = "bad_input"
+
+
+class WrongHost(BadCall):
+    """The name in `Host` is not one that this port is called by."""
+
+    stranger = True
+
+
 class Unauthorized(InferenceError):
     """No key, or one that is not in the key file."""
 
+    stranger = True
     status = 401
     error_type = "unauthorized"
 
@@ -47,6 +65,7 @@ class Unauthorized(InferenceError):
 class Forbidden(InferenceError):
     """A web page that is not from here."""
 
+    stranger = True
     status = 403
     error_type = "forbidden"
 

@@ -99,6 +99,11 @@ class Extensions:
                 for spec in served.schema.inputs
             ],
             "output": [_tensor(spec, batched=batched) for spec in served.schema.outputs],
+            "parameters": {
+                f"{spec.name}.content_type": {"string_value": spec.content_type}
+                for spec in served.schema.inputs
+                if spec.content_type is not None
+            },
         }
         if batched:
             # What waits leaves in one frame when the runner is free; nothing is delayed for the sake of a batch.

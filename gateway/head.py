@@ -11,6 +11,7 @@ from gateway.kserve_v1 import KServeV1
 from gateway.media import MEDIA, Media
 from gateway.predict import Predictor
 from gateway.protocol import OpenInference
+from gateway.tracing import joined
 from gateway.waiting_bytes import WaitingBytes
 
 HEALTH_PATHS = frozenset({b"/", b"/livez", b"/readyz", b"/v2/health/live", b"/v2/health/ready"})
@@ -110,9 +111,9 @@ class Head:
             elif name == b"x-request-id":
                 self.request_id = value.decode("latin-1")
             elif name == b"traceparent":
-                self.traceparent = _joined(self.traceparent, value)
+                self.traceparent = joined(self.traceparent, value)
             elif name == b"tracestate":
-                self.tracestate = _joined(self.tracestate, value)
+                self.tracestate = joined(self.tracestate, value)
             elif name == b"content-encoding":
                 refusal = self._take_coding(value) or refusal
             elif name == b"content-type":
@@ -183,12 +184,6 @@ def lane_place(method: bytes, url: bytes) -> tuple[Wire, str, str | None] | None
 
 def _count(value: bytes) -> int | None:
     return int(value) if value.isdigit() and len(value) < 16 else None
-
-
-def _joined(before: str | None, value: bytes) -> str:
-    """A header that came twice means both; of two trace parents neither is valid then, as the specification wants."""
-    text = value.decode("latin-1")
-    return text if before is None else f"{before},{text}"
 
 
 def _no_count(name: bytes, value: bytes) -> BadCall:

@@ -148,6 +148,8 @@ class LaneCall:
             more += b"Content-Encoding: %b\r\nVary: Accept-Encoding\r\n" % coding.encode()
         if answer.status == Unavailable.status:
             more += b"Retry-After: 1\r\n"
+        if not answer.logged:
+            more += b"Snowgate-Logged: false\r\n"
         if self.arrived.request_id is not None:
             more += f"X-Request-Id: {self.arrived.request_id}\r\n".encode("latin-1")
         if answer.traceparent is not None:

@@ -76,6 +76,10 @@ class WorkerMetrics:
         self.registry = registry
         self.received = 0
         """Inference calls that came; the one who takes them counts."""
+        self.unlogged = {"answered": 0, "refused": 0}
+        """Calls whose record is not in the log and will not be, by what their client heard."""
+        self.undurable = {"answered": 0, "refused": 0}
+        """Calls whose client has heard, and whose record is not on disk yet."""
         self._tallies: dict[Served, Tally] = {}
         self._batch_rows: dict[tuple[str, str], Distribution] = {}
         self.spans_exported = 0
@@ -146,7 +150,25 @@ class WorkerMetrics:
         )
         for batched, distribution in self._batch_rows.items():
             batch_rows.add_metric(batched, distribution.buckets(), distribution.total)
-        return [received, requests, rows, seconds, batch_rows, *sums_families(self._sums), *self._tracing()]
+        counted = [received, self._settled(), requests, rows, seconds, batch_rows]
+        return [*counted, *sums_families(self._sums), *self._tracing()]
+
+    def _settled(self) -> Metric:
+        """Say what became of the calls of which it is known: with those in flight they are all that came (`law`)."""
+        finished = {"answered": 0, "refused": 0}
+        for tally in self._tallies.values():
+            for status, count in tally.outcomes.items():
+                finished["answered" if status == 200 else "refused"] += count
+        family = CounterMetricFamily(
+            "snowgate_settled",
+            "Calls that are over, by what the client heard and whether it is logged.",
+            labels=["fate"],
+        )
+        for heard, without in (("answered", "answered_unlogged"), ("refused", "refused_uncounted")):
+            durable = finished[heard] - self.unlogged[heard] - self.undurable[heard]
+            family.add_metric([f"{heard}_durable"], durable)
+            family.add_metric([without], self.unlogged[heard])
+        return family
 
     def _tracing(self) -> Iterable[Metric]:
         exported = CounterMetricFamily("snowgate_spans_exported", "Spans that the collector took.")

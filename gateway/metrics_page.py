@@ -4,7 +4,7 @@ Everything here is read when it is scraped. Labels are names that an operator ha
 classes of a bundle), never a client's words.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -35,17 +35,10 @@ def state_families(state: State) -> list[Metric]:
     return [
         *_routes(state),
         *_incidents(incidents),
+        *_checkpoint(state),
         *([] if status is None else [*_monitor(status.body), *_detectors(status.body["streams"])]),
         *([] if exported is None else _export(exported.body)),
     ]
-
-
-def engines(runners: Iterable[Mapping[str, Any]]) -> Metric:
-    """Return what runs each served version: the entries of the table that workers get."""
-    family = InfoMetricFamily("snowgate_engine", "Which engine runs a version.", labels=["model", "version"])
-    for one in runners:
-        family.add_metric([one["model"], one["version"]], {"engine": one["engine"]})
-    return family
 
 
 class _Families:
@@ -100,6 +93,24 @@ def _incidents(incidents: list[dict[str, Any]]) -> list[Metric]:
         for state in INCIDENT_STATES:
             family.add_metric([model, state], counts.get((model, state), 0))
     return [family]
+
+
+def _checkpoint(state: State) -> list[Metric]:
+    newest = state.get("log/checkpoint")
+    if newest is None:
+        return []
+    return [
+        GaugeMetricFamily(
+            "snowgate_log_checkpoint_timestamp_seconds",
+            "When it was last signed how far the log has come.",
+            _seconds(newest.body["time"]),
+        ),
+        GaugeMetricFamily(
+            "snowgate_log_checkpoint_lost",
+            "Places of the log that were signed once and were not on the disk any more at the last checkpoint.",
+            newest.body["lost"],
+        ),
+    ]
 
 
 def _monitor(status: dict[str, Any]) -> list[Metric]:

@@ -189,7 +189,8 @@ def _kserve_v1() -> Json:
 def _schemas() -> Json:
     parameters = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
     shape = _list({"type": "integer", "minimum": 0})
-    described = {"name": TEXT, "datatype": TEXT, "shape": _list({"type": "integer"})}
+    sizes = _list({"type": "integer"})
+    described = _object({"name": TEXT, "datatype": TEXT, "shape": sizes}, {"parameters": parameters})
     tensor = {"name": TEXT, "datatype": TEXT, "shape": shape}
     wanted = {"type": "object", "properties": {"name": TEXT}, "required": ["name"]}
     ready = {"live": {"const": True}, "ready": {"type": "boolean"}}
@@ -212,8 +213,8 @@ def _schemas() -> Json:
                 "name": TEXT,
                 "versions": _list(TEXT),
                 "platform": TEXT,
-                "inputs": _list(_object(described)),
-                "outputs": _list(_object(described)),
+                "inputs": _list(described),
+                "outputs": _list(described),
                 "parameters": parameters,
             }
         ),

@@ -13,6 +13,8 @@ from gateway.traffic import Traffic
 
 STALE_SECONDS = 5.0
 """The monitor writes its status once a second; five without one are not chance."""
+CHECKPOINT_SECONDS = 180.0
+"""A log in which nothing happens is signed once a minute: a checkpoint that is older was not taken."""
 OBSERVED_ROWS = 1_000
 """What the monitor reports as observed is over this many of the newest rows."""
 OPEN_STATES = ("open", "acknowledged", "decided")
@@ -26,8 +28,13 @@ def overview_json(
     monitor: Mapping[str, Any] | None,
     incidents: Sequence[Mapping[str, Any]],
     traffic: Traffic | None,
+    checkpoint: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return the overview at `time`: `rollouts` as `rollout_json` gives them, `monitor` the body of monitor/status."""
+    """Return the overview at `time`.
+
+    `rollouts` are as `rollout_json` gives them, `monitor` is the body of monitor/status, `checkpoint` that of
+    log/checkpoint.
+    """
     waiting = [dict(one) for one in incidents if one["state"] in OPEN_STATES]
     suspected = [dict(one) for one in incidents if one["state"] == "suspected"]
     streams = {} if monitor is None else {(one["model"], one["version"]): one for one in monitor["streams"]}
@@ -38,6 +45,7 @@ def overview_json(
     return {
         "time": time,
         "monitor": _monitor(time, monitor),
+        "checkpoint": _checkpoint(time, checkpoint),
         "pages": None if monitor is None else monitor.get("pages"),
         "models": sorted(models, key=lambda one: (-one["badness"], one["model"])),
         "incidents": waiting,
@@ -49,7 +57,7 @@ def _monitor(time: str, monitor: Mapping[str, Any] | None) -> dict[str, Any] | N
     """Say how far behind the monitor is, and how old its own word for that is."""
     if monitor is None:
         return None
-    age = (datetime.fromisoformat(time) - datetime.fromisoformat(monitor["time"])).total_seconds()
+    age = _seconds_between(monitor["time"], time)
     return {
         "time": monitor["time"],
         "age_seconds": max(0.0, age),
@@ -60,6 +68,23 @@ def _monitor(time: str, monitor: Mapping[str, Any] | None) -> dict[str, Any] | N
     }
 
 
+def _checkpoint(time: str, checkpoint: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Say how old the newest signature of the log is, and what was missing when it was made."""
+    if checkpoint is None:
+        return None
+    age = _seconds_between(checkpoint["time"], time)
+    return {
+        "time": checkpoint["time"],
+        "age_seconds": max(0.0, age),
+        "stale": age > CHECKPOINT_SECONDS,
+        "lost": checkpoint["lost"],
+    }
+
+
+def _seconds_between(one: str, other: str) -> float:
+    return (datetime.fromisoformat(other) - datetime.fromisoformat(one)).total_seconds()
+
+
 def _model(
     rollout: Mapping[str, Any],
     streams: Mapping[tuple[str, str], Mapping[str, Any]],
@@ -68,9 +93,7 @@ def _model(
 ) -> dict[str, Any]:
     actual = rollout["actual"]
     variants = [] if actual is None else actual["variants"]
-    versions = [
-        _version(rollout["model"], one, streams.get((rollout["model"], one["version"])), traffic) for one in variants
-    ]
+    versions = [_version(rollout, one, streams.get((rollout["model"], one["version"])), traffic) for one in variants]
     rates = [one["traffic"]["rate"] for one in versions if one["traffic"] and one["traffic"]["rate"] is not None]
     return {
         "model": rollout["model"],
@@ -86,8 +109,9 @@ def _model(
 
 
 def _version(
-    model: str, variant: Mapping[str, Any], stream: Mapping[str, Any] | None, traffic: Traffic | None
+    rollout: Mapping[str, Any], variant: Mapping[str, Any], stream: Mapping[str, Any] | None, traffic: Traffic | None
 ) -> dict[str, Any]:
+    model = rollout["model"]
     detectors = [] if stream is None else [dict(one) for one in stream["signals"]]
     return {
         "variant": variant["variant"],
@@ -95,10 +119,20 @@ def _version(
         "digest": variant["digest"],
         "weight": variant["weight"] / BUCKETS,
         "traffic": None if traffic is None else traffic.of(model, variant["version"]),
+        "runners": _runners(rollout, variant, traffic),
         "rows": None if stream is None else stream["rows"],
         "classes": [] if stream is None else _classes(detectors, stream["rows"]),
         "detectors": sorted(detectors, key=lambda one: (DETECTOR_ORDER.get(one["state"], 9), one["name"])),
     }
+
+
+def _runners(rollout: Mapping[str, Any], variant: Mapping[str, Any], traffic: Traffic | None) -> dict[str, Any] | None:
+    """Return how many runners a version is to have, how many answer, and what is known of each; None: no status yet."""
+    status = next((one for one in rollout["runners"] if one["digest"] == variant["digest"]), None)
+    if status is None:
+        return None
+    known = [] if traffic is None else traffic.runners.get((rollout["model"], variant["version"]), [])
+    return {"wanted": status["replicas"], "ready": status["ready"], "replicas": known}
 
 
 def _classes(detectors: Sequence[Mapping[str, Any]], rows: int) -> list[dict[str, Any]]:

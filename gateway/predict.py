@@ -1,11 +1,13 @@
 """The way of one call, from its bytes to its answer: `Predictor.predict` reads top to bottom.
 
-Every call ends in exactly one answer and one record, in this order: the record is on disk before the answer leaves.
-That holds for refused calls as well, so that a client's mistake can be found again at three in the morning.
+Every call ends in exactly one answer and one record, in this order: the record is on disk before the answer leaves, or
+handed to the log where `durability = "async"` says so. That holds for refused calls as well, so that a client's mistake
+can be found again at three in the morning; but for those of which not even the model is known, which are counted
+(`unknown`). Where the log can't be written, the call is refused, or answered with a word that it is not logged, as its
+model's operator chose.
 """
 
 from collections.abc import Callable
-from hashlib import blake2b
 from random import random
 from time import perf_counter_ns
 
@@ -15,11 +17,13 @@ from gateway.batching import Computed
 from gateway.call import Answer, Arrived, Call
 from gateway.call_lines import CallLines
 from gateway.errors import BadCall, ClientGone, InferenceError, Unavailable
+from gateway.keys import unit_hash
 from gateway.ledger import Ledger
 from gateway.metrics import WorkerMetrics
 from gateway.schema import shown
 from gateway.table import Model, Placed, Table
 from gateway.tracing import Finished, Trace, Tracing
+from gateway.unknown import UnknownRefusals
 from monitors.log.record import Payload, Record, new_id, shallow_copy
 
 NO_CALL = Call([])
@@ -50,17 +54,31 @@ class Predictor:
         *,
         timeout_seconds: float,
         unit_key: bytes,
+        serves_unlogged: bool = False,
     ) -> None:
+        """`serves_unlogged` says it of calls for which no version was chosen; each version says it of its own."""
         self.table = Table()
         self.draining = False
         self._open = 0
         """Calls that have no answer yet."""
+        self.unknown = UnknownRefusals(ledger)
         self._ledger = ledger
         self._metrics = metrics
         self._tracing = tracing
         self._lines = lines
         self._timeout_ns = int(timeout_seconds * 1e9)
         self._unit_key = unit_key
+        self._serves_unlogged = serves_unlogged
+
+    @property
+    def in_hands(self) -> int:
+        """How many calls have no answer yet."""
+        return self._open
+
+    @property
+    def log_failing(self) -> str | None:
+        """Why the log can't be written; None while it can."""
+        return self._ledger.failing
 
     async def predict(self, arrived: Arrived, reply: Callable[[Answer], None]) -> None:
         """Answer one call: decode, route, check, compute, encode, record, reply."""
@@ -72,6 +90,7 @@ class Predictor:
         progress = _Progress(trace)
         try:
             if arrived.refused is not None:
+                progress.model = None if arrived.refused.stranger else self.table.models.get(arrived.model)
                 raise arrived.refused
             model = progress.model = self.table.model(arrived.model)
             placed = progress.placed = model.place(arrived.version, arrived.unit, random())
@@ -94,18 +113,25 @@ class Predictor:
             failure.__cause__ = error
             status = failure.status
         if failure is not None:
+            if progress.model is None:
+                prediction_id = self.unknown.count(failure)
             body, json_length = wire.refuse(failure, prediction_id), None
         record = self._record(prediction_id, arrived, progress, status, failure)
+        logged = True
         try:
-            await self._ledger.append(record, lone=self._open == 1)
+            if progress.model is not None:
+                await self._ledger.append(record, lone=self._open == 1)
         except Unavailable as error:
-            status, failure = error.status, error
-            body, json_length = wire.refuse(error, prediction_id), None
+            logged = False
+            if not (self._serves_unlogged if progress.placed is None else progress.placed.served.serves_unlogged):
+                status, failure = error.status, error
+                body, json_length = wire.refuse(error, prediction_id), None
+            self._metrics.unlogged["answered" if status == 200 else "refused"] += 1
         self._open -= 1
         finished_ns = perf_counter_ns()
         self._metrics.done(record, status, (finished_ns - arrived.started_ns) / 1e9)
         traceparent = None if trace is None else trace.traceparent
-        reply(Answer(status, body, prediction_id, record.bundle, record.variant, json_length, traceparent))
+        reply(Answer(status, body, prediction_id, record.bundle, record.variant, json_length, traceparent, logged))
         if trace is not None and trace.sampled:
             self._tracing.finish(Finished(trace, arrived, record, progress.computed, status, failure, finished_ns))
         if status >= 500 or self._lines.access:
@@ -137,6 +163,7 @@ class Predictor:
         record = _blank(arrived, progress)
         record.id = prediction_id
         record.time = arrived.admitted_ns / 1e9
+        record.endpoint = arrived.wire.operation
         record.rows = progress.rows
         record.timings = timings
         payload = record.payload = Payload(
@@ -156,14 +183,13 @@ class Predictor:
             record.kind, record.status, record.error_type = "refused", status, failure.error_type
             payload.error = failure.message
         if arrived.unit is not None:
-            record.group = self._group(arrived.unit)
+            record.group = unit_hash(arrived.unit, self._unit_key)
         if trace is not None:
             record.trace_id, record.span_id = trace.trace_id, trace.span_id
+        if progress.model is not None and progress.model.keeping is not None:
+            placed = progress.placed
+            progress.model.keeping.apply(record, frozenset() if placed is None else placed.served.schema.json_inputs)
         return record
-
-    def _group(self, unit: str) -> int:
-        """A keyed hash: the monitor can tell units apart, and without the key nobody can tell who they are."""
-        return int.from_bytes(blake2b(unit.encode(), key=self._unit_key, digest_size=7).digest(), "little")
 
 
 def _blank(arrived: Arrived, progress: _Progress) -> Record:

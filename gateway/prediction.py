@@ -36,11 +36,14 @@ def record_json(record: Record) -> dict[str, Any]:
         "id": record.id,
         "time": rfc3339(record.time),
         "kind": record.kind,
+        "calls": record.calls,
+        "endpoint": record.endpoint,
         "model": record.model,
         "version": record.version,
         "bundle": record.bundle,
         "variant": record.variant,
         "unit": payload.unit,
+        "unit_hash": None if record.group is None else f"{record.group:014x}",
         "reason": record.reason,
         "probability": record.probability,
         "rollout": record.rollout,
@@ -63,15 +66,27 @@ def record_json(record: Record) -> dict[str, Any]:
         "error": payload.error,
         "error_type": record.error_type,
         "payload_kept": record.payload is not None,
+        "payload_state": record.payload_state,
+        "payload_rate": record.payload_rate,
+        "redactions": record.redactions,
+        "writer": record.writer,
+        "seq": record.seq,
     }
 
 
 def tensor_json(tensor: Tensor) -> dict[str, Any]:
     """Return a tensor with its elements flat, in row-major order.
 
-    What is not finite is null; bytes that are not UTF-8 are base64, which `parameters` then says.
+    What is not finite is null; bytes that are not UTF-8 are base64, which `parameters` then says. `data_ref` is the
+    digest of a large tensor's file. `withheld` says why data is null, or why it is not all that came.
     """
     document: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
+    if tensor.data_ref is not None:
+        document["data_ref"] = tensor.data_ref
+    if tensor.withheld is not None:
+        document["withheld"] = tensor.withheld
+        if not tensor.data:
+            return document | {"data": None}
     if tensor.datatype == "BYTES":
         raw = elements(tensor.data)
         try:

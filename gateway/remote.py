@@ -42,6 +42,10 @@ class RemoteOperations:
         """See `Operations.rollout`."""
         return self._ask("GET", f"environments/{_part(environment)}/rollouts/{_part(model)}")
 
+    def rollouts(self) -> Any:
+        """See `Operations.rollouts`."""
+        return self._ask("GET", "rollouts")
+
     def promote(self, model: str, environment: str, *, actor: str, reason: str) -> Any:
         """See `Operations.promote`."""
         path = f"environments/{_part(environment)}/rollouts/{_part(model)}/promote"
@@ -85,6 +89,11 @@ class RemoteOperations:
     def bundle(self, reference: str) -> Any:
         """See `Operations.bundle`."""
         return self._ask("GET", f"bundles/{_part(reference)}")
+
+    def forget_engines(self, reference: str, *, actor: str, reason: str = "") -> Any:
+        """See `Operations.forget_engines`."""
+        path = f"bundles/{_part(reference)}/engines/forget"
+        return self._ask("POST", path, {"actor": actor, "reason": reason})
 
     def monitors(self) -> Any:
         """See `Operations.monitors`."""

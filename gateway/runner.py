@@ -27,6 +27,7 @@ from bundles.bundle import Bundle
 from bundles.errors import RunnerFailed, RunnerGone
 from bundles.runner.confine import ON
 from gateway.children import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, STEADY_SECONDS, why
+from gateway.memory import memory_bytes
 from gateway.settings import RunnerSettings
 
 log = logging.getLogger("snowgate.control")
@@ -34,7 +35,7 @@ log = logging.getLogger("snowgate.control")
 SAID_BYTES = 4_096
 """What is kept of the end of its standard error: a traceback, for whoever has to find out why it died."""
 MEMORY_SECONDS = 1.0
-"""How often its memory is looked at: one small file, some 50 µs."""
+"""How often its memory is looked at: two small files, some 100 µs."""
 END_SECONDS = 10.0
 """How long the kernel may take to end what was killed; a device can hold a process for a while."""
 
@@ -68,6 +69,9 @@ class Runner:
         self.engine = ""
         self.confined: dict[str, str] = {}
         self.deaths = 0
+        """In a row."""
+        self.restarts = 0
+        self.memory_bytes = 0
         self._new_folder = new_folder
         self._changed = changed
         self._process: asyncio.subprocess.Process | None = None
@@ -107,6 +111,7 @@ class Runner:
                 self._set("parked", f"its runner died {self.deaths} times in a row, the last time: {ended}")
                 return
             log.warning("%s ended: %s; starts again in %.1f s", self, ended, pause)
+            self.restarts += 1
             self._set("starting", "")
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
@@ -156,6 +161,7 @@ class Runner:
         finally:
             await self._end()
             weighing.cancel()
+            self.memory_bytes = 0
             await asyncio.wait({listening}, timeout=END_SECONDS)  # What it said last is still in the pipe.
             listening.cancel()
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
@@ -202,11 +208,12 @@ class Runner:
             sys.stderr.buffer.flush()
 
     async def _weigh(self) -> None:
-        """Kill it when it takes more memory than it may have."""
+        """Look at its memory, with that of all it has started, and kill it when that is more than it may have."""
         limit = self.launch.settings.memory_bytes
-        while limit is not None and self._process is not None and self._process.returncode is None:
-            taken = memory_bytes(self._process.pid)
-            if taken > limit:
+        while self._process is not None and self._process.returncode is None:
+            # On a thread: where forks share pages, counting those once may take a while.
+            taken = self.memory_bytes = await asyncio.to_thread(memory_bytes, self._process.pid, limit)
+            if limit is not None and taken > limit:
                 self.kill(f"it took {taken / 2**20:,.0f} MiB of memory, {limit / 2**20:,.0f} MiB at most are allowed")
                 return
             await asyncio.sleep(MEMORY_SECONDS)
@@ -252,18 +259,3 @@ def device_of(number: int, devices: Sequence[str]) -> str:
     ['cuda:0', 'cuda:1', 'cuda:0']
     """
     return devices[(number - 1) % len(devices)]
-
-
-def memory_bytes(pid: int) -> int:
-    """Return the memory that is this process's own: what killing it would give back. 0 when it is gone.
-
-    Anonymous, shared (as in /dev/shm) and swapped-out pages. Pages of files (a framework's libraries, weights that are
-    mapped) are left out: replicas share them, and the kernel takes them back when it needs room. `status` and not
-    `smaps_rollup`, which walks all page tables: milliseconds a gigabyte, with the process's memory locked.
-    """
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    fields = dict(line.partition(":")[::2] for line in lines)
-    return sum(int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "RssShmem", "VmSwap") if name in fields)

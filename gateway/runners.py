@@ -22,6 +22,7 @@ from bundles.runner.engines import CPU, EAGER
 from gateway.engines import Engines
 from gateway.reconcile import RunnerState
 from gateway.runner import Launch, Runner
+from gateway.runner_figures import Replica, Replicas
 from gateway.settings import RunnerSettings, Settings
 from state import State
 
@@ -29,7 +30,7 @@ log = logging.getLogger("snowgate.control")
 
 
 class Outages(Protocol):
-    """Who is told when a version's runner is given up, and when it is up again. Implemented by the monitors."""
+    """Who is told what people must hear of: a runner given up, a log that can't be written. Monitors implement it."""
 
     def parked(self, model: str, version: str, bundle: str, reason: str, said: str) -> None:
         """Take note of a runner that died too often: why, and the end of its standard error."""
@@ -37,6 +38,14 @@ class Outages(Protocol):
 
     def served(self, bundle: str) -> None:
         """Take note that all runners of a version are up."""
+        ...
+
+    def log_fails(self, reason: str) -> None:
+        """Take note that the prediction log can't be written. Raises StateError when that can't be written either."""
+        ...
+
+    def log_works(self, reason: str) -> None:
+        """Take note that it can be written. Raises StateError."""
         ...
 
 
@@ -182,6 +191,7 @@ class Runners:
             "platform": replicas.ready[0].platform,
             "engine": replicas.ready[0].engine,
             "hang_seconds": self.settings.runner_of(bundle.model).hang_seconds,
+            "serves_unlogged": self.settings.log_of(bundle.model).on_failure == "serve",
             "max_batch_size": bundle.config["max_batch_size"],
             "inputs": bundle.config["inputs"],
             "outputs": bundle.config["outputs"],
@@ -224,6 +234,30 @@ class Runners:
             }
             for one in sorted(self.sets(), key=lambda one: one.digest)
             if one.digest in digests and one.bundle is not None
+        ]
+
+    def figures(self, version_of: Callable[[str, str], str]) -> list[Replicas]:
+        """Return how all runners are."""
+        return [
+            Replicas(
+                one.bundle.model,
+                version_of(one.bundle.model, one.digest),
+                one.wanted,
+                tuple(
+                    Replica(
+                        number=each.number,
+                        state=each.state,
+                        engine=each.engine,
+                        device=each.device,
+                        restarts=each.restarts,
+                        memory_bytes=each.memory_bytes,
+                        memory_bytes_max=each.launch.settings.memory_bytes,
+                    )
+                    for each in one.replicas
+                ),
+            )
+            for one in self.sets()
+            if one.bundle is not None
         ]
 
     def report(self, outages: Outages, version_of: Callable[[str, str], str]) -> None:

@@ -41,6 +41,11 @@ class Schema:
         return {spec.name: spec for spec in self.inputs}
 
     @cached_property
+    def json_inputs(self) -> frozenset[str]:
+        """The names of the inputs whose elements are JSON."""
+        return frozenset(spec.name for spec in self.inputs if spec.content_type == "application/json")
+
+    @cached_property
     def output_names(self) -> frozenset[str]:
         """The names of the outputs."""
         return frozenset(spec.name for spec in self.outputs)

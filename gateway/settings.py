@@ -10,9 +10,12 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from gateway.export.settings import ExportSettings
+from gateway.section import BY_COMMAS, Names, Section
 
 FILE = "snowgate.toml"
 PREFIX = "SNOWGATE_"
@@ -29,19 +32,12 @@ Engine = Literal["auto", "eager", "onnxruntime", "channels-last", "frozen", "fro
 
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda:\d{1,3})$")]
 # A variable holds one text: cuda:0,cuda:1.
-BY_COMMAS = BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)
 Devices = Annotated[list[Device], BY_COMMAS]
-ModelNames = Annotated[tuple[str, ...], BY_COMMAS]
+Paths = Annotated[tuple[Annotated[str, Field(pattern=r"^\$[.\[]")], ...], BY_COMMAS]
 
 
 class SettingsError(Exception):
     """A setting is unknown or out of its range; the text says where it stands and what was expected."""
-
-
-class Section(BaseModel):
-    """One table of the file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ServerSettings(Section):
@@ -127,8 +123,56 @@ class RunnerSettings(Section):
     )
 
 
+class LogSettings(Section):
+    """The prediction log: what is promised of it, and what of the calls it keeps."""
+
+    segment_bytes: int = Field(
+        default=64 * 1024 * 1024, ge=1024 * 1024, description="A segment is closed at this size."
+    )
+    durability: Literal["commit", "async"] = Field(
+        default="commit", description="Answers wait until their record is on disk (commit), or leave before (async)."
+    )
+    loss_seconds: float = Field(
+        default=1.0, ge=0.1, le=60, description="With async: a crash loses what was answered within so long at most."
+    )
+    loss_records: int = Field(
+        default=10_000, ge=1, le=1_000_000, description="With async: a crash loses so many records at most."
+    )
+    on_failure: Literal["refuse", "serve"] = Field(
+        default="refuse", description="While the log can't be written: refuse calls, or answer them unlogged (serve)."
+    )
+    checkpoint_seconds: float = Field(
+        default=5.0, ge=0.1, le=3600, description="How often it is signed how far the log has come."
+    )
+    inline_bytes_max: int = Field(
+        default=1024 * 1024, ge=4096, description="A larger tensor lies in a file of its own, the same one only once."
+    )
+    payload_rate: float = Field(
+        default=1.0, ge=0, le=1, description="Share of the predictions whose tensors and parameters are kept."
+    )
+    redact_tensors: Names = Field(default=(), description="Inputs and outputs, by name, whose bytes are never written.")
+    redact_parameters: Names = Field(default=(), description="Parameters of calls whose values are never written.")
+    redact_json: Paths = Field(
+        default=(), description="JSON paths, such as $.person.name, taken out of inputs that are declared as JSON."
+    )
+    units: Literal["clear", "hashed"] = Field(
+        default="clear", description="Whether payloads hold the unit's name; records always hold its keyed hash."
+    )
+
+
+class ModelLogSettings(Section):
+    """What is different for the records of one model; what is left out is as under `[log]`."""
+
+    on_failure: Literal["refuse", "serve"] | None = Field(default=None, description="As log.on_failure.")
+    payload_rate: float | None = Field(default=None, ge=0, le=1, description="As log.payload_rate.")
+    redact_tensors: Names | None = Field(default=None, description="As log.redact_tensors.")
+    redact_parameters: Names | None = Field(default=None, description="As log.redact_parameters.")
+    redact_json: Paths | None = Field(default=None, description="As log.redact_json.")
+    units: Literal["clear", "hashed"] | None = Field(default=None, description="As log.units.")
+
+
 class ModelSettings(Section):
-    """What is different for the runners of one model; what is left out is as under `[runner]`."""
+    """What is different for one model; what is left out is as under `[runner]` and `[log]`."""
 
     replicas: int | None = Field(default=None, ge=1, le=REPLICAS_MAX, description="As runner.replicas.")
     memory_bytes: int | None = Field(default=None, ge=64 * 1024 * 1024, description="As runner.memory_bytes.")
@@ -138,14 +182,7 @@ class ModelSettings(Section):
     engine: Engine | None = Field(default=None, description="As runner.engine.")
     confine: bool | None = Field(default=None, description="As runner.confine.")
     environments: Literal["own", "gateway"] | None = Field(default=None, description="As runner.environments.")
-
-
-class LogSettings(Section):
-    """The prediction log."""
-
-    segment_bytes: int = Field(
-        default=64 * 1024 * 1024, ge=1024 * 1024, description="A segment is closed at this size."
-    )
+    log: ModelLogSettings = ModelLogSettings()
 
 
 class TracingSettings(Section):
@@ -205,40 +242,12 @@ class PageSettings(Section):
     webhook: WebhookSettings = WebhookSettings()
 
 
-class ExportSettings(Section):
-    """The prediction log as CloudEvents, for a receiver of them."""
-
-    url: str | None = Field(
-        default=None, pattern=r"^https?://[^\s]+$", description="Where events are posted; none: no export."
-    )
-    format: Literal["kserve", "seldon", "cloudevents"] = Field(
-        default="cloudevents",
-        description="As the loggers of KServe or Seldon send them, or the whole record (cloudevents).",
-    )
-    models: ModelNames = Field(default=(), description="Only these models are exported; none: all of them.")
-    batch: int = Field(
-        default=1, ge=1, le=1000, description="Events of a request; more than one with the format cloudevents only."
-    )
-    in_flight: int = Field(default=8, ge=1, le=64, description="Requests that are under way at the same time.")
-    timeout_seconds: float = Field(default=10.0, gt=0, le=600, description="How long the receiver may stay silent.")
-    header_file: Path | None = Field(
-        default=None, description="A file with headers, one a line, such as `Authorization: Bearer …`."
-    )
-
-    @model_validator(mode="after")
-    def _batches(self) -> Self:
-        if self.batch > 1 and self.format != "cloudevents":
-            msg = f"batch = {self.batch} with format = {self.format}: its events go one by one, expected batch = 1"
-            raise ValueError(msg)
-        return self
-
-
 class Settings(Section):
     """All settings of a gateway."""
 
     server: ServerSettings = ServerSettings()
     runner: RunnerSettings = RunnerSettings()
-    models: dict[str, ModelSettings] = Field(default={}, description="By model, what is different for its runners.")
+    models: dict[str, ModelSettings] = Field(default={}, description="By model, what is different for it.")
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()
     logging: LoggingSettings = LoggingSettings()
@@ -248,8 +257,12 @@ class Settings(Section):
 
     def runner_of(self, model: str) -> RunnerSettings:
         """Return the settings of one model's runners."""
-        own = self.models.get(model, ModelSettings()).model_dump(exclude_none=True)
+        own = self.models.get(model, ModelSettings()).model_dump(exclude_none=True, exclude={"log"})
         return self.runner.model_copy(update=own)
+
+    def log_of(self, model: str) -> LogSettings:
+        """Return the settings of one model's records."""
+        return self.log.model_copy(update=self.models.get(model, ModelSettings()).log.model_dump(exclude_none=True))
 
     @property
     def loopback(self) -> bool:

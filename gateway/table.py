@@ -13,6 +13,7 @@ import msgspec
 from gateway.batching import RunnerQueue
 from gateway.call import Source
 from gateway.errors import NotFound, Unavailable
+from gateway.keeping import Keeping
 from gateway.routing import Choice, Route, Variant, choose
 from gateway.schema import Schema, shown
 from monitors.log.record import Record
@@ -29,6 +30,8 @@ class Served:
     engine: str
     schema: Schema
     queue: RunnerQueue
+    serves_unlogged: bool
+    """Whether calls are answered while the log can't be written."""
 
 
 class Placed(msgspec.Struct, frozen=True, gc=False):
@@ -43,11 +46,12 @@ class Placed(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One name that clients see: its route, and the versions that are loaded."""
+    """One name that clients see: its route, the versions that are loaded, and what of its calls is not kept."""
 
     name: str
     route: Route
     versions: Mapping[str, Served]
+    keeping: Keeping | None = None
     _placed: dict[str | Choice | None, Placed] = field(default_factory=dict, repr=False)
 
     def place(self, version: str | None, unit: str | None, chance: float) -> Placed:

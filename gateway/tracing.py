@@ -141,5 +141,17 @@ def parse_traceparent(text: str) -> Trace | None:
     return Trace(trace_id, span_id, None, int(flags, 16) & (SAMPLED | RANDOM))
 
 
+def joined(before: str | None, value: bytes) -> str:
+    """Return a header with one more value of it: one that came twice means both.
+
+    Of two trace parents neither is valid then, as the specification wants.
+
+    >>> joined(joined(None, b"a=1"), b"b=2")
+    'a=1,b=2'
+    """
+    text = value.decode("latin-1")
+    return text if before is None else f"{before},{text}"
+
+
 def _span_id() -> str:
     return f"{getrandbits(64) or 1:016x}"

@@ -12,6 +12,8 @@ from typing import Any
 
 from prometheus_client import Metric
 
+from gateway.runner_figures import runner_rows
+
 COUNTER = "snowgate_requests_total"
 POINTS = 120
 """One a second: two minutes, what fits a sparkline. A point has two floats a version, 120 versions take 1 MB."""
@@ -35,12 +37,16 @@ class Traffic:
     """The history of one control process."""
 
     points: deque[Point] = field(default_factory=lambda: deque(maxlen=POINTS))
+    runners: dict[Version, list[dict[str, Any]]] = field(default_factory=dict)
+    """The runners of each version, as `runner_figures.runner_rows` gives them: those of the newest sample."""
     _last: dict[tuple[Version, bool], float] | None = None
     _time: float = 0.0
 
     def sample(self, families: Iterable[Metric], now: float) -> None:
-        """Take the counters as they are at `now` (seconds of a monotonic clock)."""
-        counters = _read(families)
+        """Take the counters as they are at `now` (seconds of a monotonic clock), and how the runners are."""
+        taken = list(families)
+        counters = _read(taken)
+        self.runners = runner_rows(taken)
         if self._last is not None and now > self._time:
             requests: dict[Version, float] = {}
             failures: dict[Version, float] = {}

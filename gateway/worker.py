@@ -16,7 +16,6 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,50 +34,26 @@ from gateway.extensions import Extensions
 from gateway.grpc.limits import Limits
 from gateway.grpc.server import GrpcServer
 from gateway.head import LaneSettings
+from gateway.keeping import Keeping
+from gateway.keys import read_unit_key
 from gateway.lane import lane_protocol
-from gateway.ledger import Ledger
+from gateway.ledger import AsyncLedger, Ledger
 from gateway.lineage import die_with
 from gateway.metrics import WorkerMetrics
 from gateway.predict import Predictor
 from gateway.questions import Questions
 from gateway.routing import Route
 from gateway.schema import Schema
-from gateway.settings import SettingsError
+from gateway.settings import LogSettings, SettingsError
 from gateway.table import Model, Served, Table
 from gateway.tracing import Exporter, Tracing
+from gateway.worker_settings import WorkerSettings
 
 log = logging.getLogger("snowgate.worker")
 
 METRICS_SECONDS = 1.0
 FLUSH_SECONDS = 3.0
 """How long spans may take to leave at the end: control grants five seconds more than the calls in flight get."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """What control tells a worker at its start."""
-
-    log_directory: str
-    segment_bytes: int
-    unit_header: str
-    unit_key_file: str
-    body_bytes_max: int
-    body_seconds: float
-    header_seconds: float
-    connections_max: int
-    waiting_bytes_max: int
-    waiting_calls_max: int
-    timeout_seconds: float
-    drain_seconds: float
-    environment: str
-    tracing: dict[str, Any]
-    logging: dict[str, Any]
-    access_lines: bool
-    grpc_connection_seconds: float
-    keys: list[str] | None
-    hosts: list[str] | None
-    origins: list[str]
-    repository_api: bool
 
 
 class Worker:
@@ -89,7 +64,7 @@ class Worker:
         self.settings = settings
         self.channel = channel
         self.metrics = WorkerMetrics(CollectorRegistry())
-        self.ledger = Ledger(Path(settings.log_directory), name, settings.segment_bytes)
+        self.ledger = _ledger(name, settings, self.metrics)
         self.tracing = Tracing(
             _exporter(name, settings, self.metrics),
             self.metrics,
@@ -102,11 +77,14 @@ class Worker:
             self.tracing,
             CallLines(access=settings.access_lines),
             timeout_seconds=settings.timeout_seconds,
-            unit_key=bytes.fromhex(Path(settings.unit_key_file).read_text()),
+            unit_key=read_unit_key(Path(settings.unit_key_file)),
+            serves_unlogged=settings.log["on_failure"] == "serve",
         )
         self.questions = Questions(channel)
         self.extensions = Extensions(self.predictor, self.questions, self.send_metrics, changes=settings.repository_api)
         self.supplied = asyncio.Event()
+        self._keeping = Keeping.of(LogSettings(**settings.log))
+        self._own_keeping = {model: Keeping.of(LogSettings(**one)) for model, one in settings.models_log.items()}
         self._queues: dict[str, RunnerQueue] = {}
         self._retiring: list[RunnerQueue] = []
         self._revision = 0
@@ -134,7 +112,8 @@ class Worker:
         models = {}
         for name, entry in wanted["models"].items():
             versions = {one.version: one for one in served.values() if one.model == name}
-            models[name] = Model(name, Route.parse(entry["route"], entry["revision"]), versions)
+            keeping = self._own_keeping.get(name, self._keeping)
+            models[name] = Model(name, Route.parse(entry["route"], entry["revision"]), versions, keeping)
         self.predictor.table = Table(wanted["revision"], models)
         for digest in self._queues.keys() - wanted["runners"].keys():
             queue = self._queues.pop(digest)
@@ -165,6 +144,7 @@ class Worker:
             engine=entry["engine"],
             schema=schema,
             queue=queue,
+            serves_unlogged=entry["serves_unlogged"],
         )
 
     async def report(self) -> None:
@@ -174,9 +154,20 @@ class Worker:
             self.send_metrics()
 
     def send_metrics(self) -> None:
-        """Send what was counted so far."""
+        """Send what was counted so far, all at one moment: then the law of `log_watch` holds in it."""
         waiting = [[queue.name, queue.depth] for queue in self._queues.values()]
-        self.channel.send({"metrics": self.metrics.families(), "waiting": waiting})
+        records, seconds = self.ledger.undurable()
+        log = {
+            "in_flight": self.predictor.in_hands + records,
+            "undurable": [records, seconds],
+            "failing": self.ledger.failing,
+        }
+        self.channel.send({"metrics": self.metrics.families(), "waiting": waiting, "log": log})
+
+
+def _ledger(name: str, settings: WorkerSettings, metrics: WorkerMetrics) -> Ledger:
+    directory, log = Path(settings.log_directory), LogSettings(**settings.log)
+    return Ledger(directory, name, log) if log.durability == "commit" else AsyncLedger(directory, name, log, metrics)
 
 
 def _exporter(name: str, settings: WorkerSettings, metrics: WorkerMetrics) -> Exporter | None:
@@ -248,6 +239,7 @@ async def serve(
     await server.serve(sockets=[listening])
     await grpc_server.drained()
     reporting.cancel()
+    worker.predictor.unknown.flush()
     worker.ledger.close()
     worker.tracing.close(FLUSH_SECONDS)
     await asyncio.sleep(0)  # The last calls of the log's thread are still to be resumed.

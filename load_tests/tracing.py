@@ -67,7 +67,7 @@ class Answered:
         step.complete(Computed([output], {"class": [1]}, 1_000, 50_000, 1, perf_counter_ns(), 1, [], []))
         return step
 
-    def append(self, _record: Any) -> Step:
+    def append(self, _record: Any, *, lone: bool) -> Step:
         """Return a step that is durable."""
         step = Step()
         step.complete()
@@ -98,7 +98,16 @@ def predictor(tracing: Tracing, metrics: WorkerMetrics) -> Predictor:
         cast("Ledger", answered), metrics, tracing, CallLines(access=False), timeout_seconds=30, unit_key=bytes(32)
     )
     schema = Schema((TensorSpec("x", "FP32", [-1, 30]),), (TensorSpec("y", "FP32", [-1, 2]),))
-    served = Served("mlp", "1", "sha256:" + "0" * 64, "python", "eager", schema, cast("RunnerQueue", answered))
+    served = Served(
+        "mlp",
+        "1",
+        "sha256:" + "0" * 64,
+        "python",
+        "eager",
+        schema,
+        cast("RunnerQueue", answered),
+        serves_unlogged=False,
+    )
     variant = {"variant": "stable", "version": "1", "digest": served.digest, "weight": 10_000}
     route = Route.parse({"model": "mlp", "rollout": "mlp-1", "variants": [variant]}, 1)
     made.table = Table(1, {"mlp": Model("mlp", route, {"1": served})})

@@ -13,7 +13,8 @@ The life of one is this table; nothing else changes a state, and there is no clo
 The monitor writes incidents, people acknowledge and decide at the same time: every change is a compare-and-swap.
 
 An incident's `cause` is `shift`, or `runner` when a runner died too often to be started again: nothing shifted then,
-and it is over (`quiet`) when the version is served again.
+and it is over (`quiet`) when the version is served again. With the cause `log` it is about no model, but about the
+prediction log that can't be written: nothing is decided about it, and it is over when the log is written again.
 """
 
 from collections.abc import Callable
@@ -61,7 +62,7 @@ def moved(body: Body, event: str, *, actor: str, reason: str, time: str) -> Body
 
 
 def cause_of(body: Body) -> str:
-    """Return what an incident is about: `shift` or `runner`."""
+    """Return what an incident is about: `shift`, `runner` or `log`."""
     return str(body.get("cause", "shift"))
 
 
@@ -94,6 +95,9 @@ class Incidents:
             raise IncidentError(msg)
         if not reason.strip():
             msg = "reason: empty; say in a sentence why, others will read it: --reason '…'"
+            raise IncidentError(msg)
+        if cause_of(self.get(incident_id)) == "log":
+            msg = f"incident {incident_id}: is about the log, not about a model; it ends when the log is written again"
             raise IncidentError(msg)
         time = self._now()
         decision = {"verdict": verdict, "reason": reason, "actor": actor, "time": time}

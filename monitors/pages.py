@@ -54,6 +54,14 @@ def page(incident: dict[str, Any], event: str, console_url: str | None) -> dict[
 
 def _questions(incident: dict[str, Any]) -> list[dict[str, str]]:
     name, version = incident["id"], incident["version"]
+    if incident.get("cause") == "log":
+        return [
+            {
+                "question": "Has the disk of the log room, and does it work?",
+                "command": "snowgate doctor",
+                "effect": "once the log can be written the incident ends by itself",
+            }
+        ]
     changed = {
         "question": QUESTIONS[0],
         "command": f"snowgate incident decide {name} world-changed --reason '…'",

@@ -243,6 +243,13 @@ def test_names_say_what_is_inside() -> None:
     assert VAGUE.search("time_utils")
 
 
+def test_scripts_hide_no_module_of_the_standard_library() -> None:
+    """The folder of a script is the first where Python looks: a `profile` in it would stand for the library's own."""
+    for folder in ("load_tests", "gateway/demo/project"):
+        hidden = {path.stem for path in (ROOT / folder).glob("*.py")} & sys.stdlib_module_names
+        assert not hidden, f"{folder}: {hidden}, expected a name that the standard library has not"
+
+
 def test_nothing_is_left_unfinished() -> None:
     """No file holds a note to finish it, or a path of the machine on which it was written."""
     files = own_files(".py", ".md", ".toml", "Makefile", "Dockerfile", "run")
@@ -267,7 +274,7 @@ def test_dependencies_are_those_that_are_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {_distribution(requirement) for requirement in project["dependencies"]}
     optional = project["optional-dependencies"]
-    names = ("torch", "onnxruntime", "openvino", "otel", "images", "demo")
+    names = ("torch", "onnxruntime", "openvino", "otel", "jsonpath", "images", "demo")
     extras = {_distribution(one) for name in names for one in optional[name]}
     # Other distributions, which other libraries bring, have their packages in `google` too.
     by_import = {**packages_distributions(), "google": ["protobuf"]}

@@ -2,22 +2,25 @@
 
 Each takes arrays by name and returns arrays by name, rows first where the model takes several. With `preprocess` the
 bundle says in `model_inputs` what it makes, with `postprocess` in `model_outputs` what it gets; both are checked.
+
+A `preprocess` that raises ValueError says that what it was given is wrong: a broken picture, an object that lacks a
+field. That is the client's mistake; whatever else is raised is the bundle's.
 """
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from .declared import LoadError, Spec, by_name, declared
+from .declared import LoadError, Refused, Spec, by_name, declared
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
 
 
 class Around:
-    """What surrounds one bundle's model. Raises LoadError, or what the bundle's code raises."""
+    """What surrounds one bundle's model. Raises LoadError, Refused, or what the bundle's code raises."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.inputs: Sequence[Spec] = config["inputs"]
@@ -42,20 +45,22 @@ class Around:
         """Return what the model sees."""
         if self._preprocess is None:
             return dict(inputs)
-        return self._made("preprocess", self._preprocess, inputs, self.model_inputs)
+        try:
+            made = self._preprocess(dict(inputs))
+        except ValueError as error:
+            raise Refused(str(error) or type(error).__name__) from error
+        return self._made("preprocess", made, inputs, self.model_inputs)
 
     def after(self, outputs: Arrays) -> dict[str, Array]:
         """Return what is answered."""
         if self._postprocess is None:
             return dict(outputs)
-        return self._made("postprocess", self._postprocess, outputs, self.outputs)
+        return self._made("postprocess", self._postprocess(dict(outputs)), outputs, self.outputs)
 
-    def _made(
-        self, name: str, function: Callable[[dict[str, Array]], Any], given: Arrays, specs: Sequence[Spec]
-    ) -> dict[str, Array]:
+    def _made(self, name: str, made: Any, given: Arrays, specs: Sequence[Spec]) -> dict[str, Array]:
         rows = len(next(iter(given.values()))) if self.batched else None
-        made = by_name(function(dict(given)), specs)
-        return self.checked(f"{name}: ", {key: np.asarray(array) for key, array in made.items()}, specs, rows)
+        named = by_name(made, specs)
+        return self.checked(f"{name}: ", {key: np.asarray(array) for key, array in named.items()}, specs, rows)
 
     def checked(self, who: str, made: Arrays, specs: Sequence[Spec], rows: int | None) -> dict[str, Array]:
         """Return the arrays in their declared datatypes; `rows` are how many a batch must have, None without one."""

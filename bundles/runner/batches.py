@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .connections import Answer, Frame, failure
+from .declared import Refused
 from .frames import describe, from_array
 from .loaders import Loaded
 from .model import Model
@@ -43,7 +44,7 @@ class Batches:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a model's code may raise anything; the runner lives on
             if len(frames) > 1:
                 return [answer for frame in frames for answer in self.answers([frame])]
-            if self._tracebacks_left:
+            if self._tracebacks_left and not isinstance(error, Refused):
                 self._tracebacks_left -= 1
                 traceback.print_exc(file=sys.stderr)
             return [failure(error)]

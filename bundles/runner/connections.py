@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .declared import Refused
 from .frames import Buffer, Decoder, FrameError, encode, parts, to_array
 
 Array = np.ndarray[Any, Any]
@@ -17,6 +18,9 @@ RECEIVE_BYTES = 256 * 1024
 """What a unix socket holds at most, unless the machine is set up otherwise."""
 ANSWERS_WAITING_MAX = 64
 """Answers that a worker has not taken. It has two frames under way at most, so 64 are those of one that hangs."""
+
+MESSAGE_CHARACTERS_MAX = 2_000
+"""Of what a bundle's code said; a client reads a sentence, not a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,9 @@ class Connection:
 
 
 def failure(error: BaseException) -> Answer:
-    """Return the answer that says what went wrong."""
-    said = {"type": type(error).__name__, "message": str(error)[:2000]}
+    """Return the answer that says what went wrong, and whose fault it is: the client's, or ours and the bundle's."""
+    # The words may hold what a client sent, and no half of a pair of surrogates can be written further.
+    message = str(error)[:MESSAGE_CHARACTERS_MAX].encode(errors="replace").decode()
+    fault = "client" if isinstance(error, Refused) else "server"
+    said = {"type": type(error).__name__, "message": message, "fault": fault}
     return Answer(json.dumps({"error": said}).encode(), [])

@@ -15,6 +15,10 @@ class LoadError(Exception):
     """The model can't be loaded, or answered what it did not declare."""
 
 
+class Refused(Exception):
+    """The bundle's `preprocess` refused what the client sent: the client's mistake, in the bundle's words."""
+
+
 def by_name(answer: Any, specs: Sequence[Spec]) -> dict[str, Any]:
     """Accept a mapping, a sequence in the declared order, or the one output itself. Raises LoadError."""
     names = [spec["name"] for spec in specs]

@@ -4,9 +4,10 @@
 
 The description is JSON, the body the bytes of the tensors that it describes, one after the other. A request's has
 `rows` and `inputs`; an answer's `rows`, `outputs`, `signals` and, where the bundle has functions of its own around the
-model, `model_inputs` and `model_outputs`; or `error`. Tensors have `name`, `datatype`, `shape` (rows first) and `size`
-(bytes); signals are one tensor, with `fields` for `name`: `rows` says what its rows are. Little-endian; BYTES elements
-carry their length (u32) before them, as in the Open Inference Protocol.
+model, `model_inputs` and `model_outputs`; or `error` with `type`, `message` and `fault` (`client` or `server`). Tensors
+have `name`, `datatype`, `shape` (rows first) and `size` (bytes); signals are one tensor, with `fields` for `name`:
+`rows` says what its rows are. Little-endian; BYTES elements carry their length (u32) before them, as in the Open
+Inference Protocol.
 
 What differs from frame to frame stands before the description: that is the same for batches of one size, so it is
 written once, read once, and then known by its bytes.

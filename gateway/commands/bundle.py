@@ -1,28 +1,32 @@
 """`snowgate bundle`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from bundles.garbage import collect
 from bundles.home import Home
 from bundles.loading import check_trust
 from bundles.packing import pack as pack_bundle
 from gateway.commands.options import (
     NounGroup,
+    actor,
     existing_home,
     home_option,
     operations,
     operator_options,
     output_option,
     progress,
+    reason_option,
 )
-from gateway.output import facts, show, table
+from gateway.output import Column, facts, show, table
 
 
 @click.group(cls=NounGroup)
 def bundle() -> None:
-    """Pack, list, show, verify and trust bundles."""
+    """Pack, list, show, verify and trust bundles; see how they run here, and clean up after them."""
 
 
 @bundle.command()
@@ -82,6 +86,47 @@ def show_(home: Path, server: str | None, output: str, reference: str) -> None:
 
 
 @bundle.command()
+@operator_options
+@reason_option
+@click.argument("reference")
+@click.option("--again", is_flag=True, help="Forget this, so that they are tried again when it is next loaded.")
+def engines(home: Path, server: str | None, output: str, reason: str, reference: str, again: bool) -> None:
+    """Show how fast each engine ran a torch bundle on this machine, and which one was chosen; have them tried again.
+
+    \b
+    Examples:
+      snowgate bundle engines signs@7
+      snowgate bundle engines signs@7 --again --reason "the machine was busy then"
+    """
+    with operations(home, server) as work:
+        if again:
+            found = work.forget_engines(reference, actor=actor(), reason=reason)
+            progress("forgotten; they are tried when its runners are next loaded: restart the gateway, or withdraw and")
+            progress("deploy it. Runners that are up keep their engine until then. Until now it was:")
+        else:
+            found = work.bundle(reference)["engines"]
+    show(found, output, name="engine", tell=_tell_engines)
+
+
+def _tell_engines(found: list[dict[str, Any]]) -> None:
+    if not found:
+        click.echo("(none: not served here yet, no torch bundle, or the settings name its engine)", err=True)
+    for one in found:
+        machine, chosen = one["hardware"], f"{one['engine']}: {one['reason']}"
+        place = f"{machine['processor']}, threads a call: {machine['threads']}, Python {machine['python']}"
+        facts([("machine", place), ("packages", machine["packages"]), ("tried", one["time"]), ("chosen", chosen)])
+        sizes = list(dict.fromkeys(size for each in one["outcomes"] for size in each.get("microseconds_per_row", {})))
+        columns: list[Column] = [("engine", lambda row: row["engine"])]
+        columns += [(f"microseconds a row of {size}", _time_of(size)) for size in sizes]
+        columns += [("difference", lambda row: row.get("largest_difference")), ("error", lambda row: row.get("error"))]
+        table(one["outcomes"], columns)
+
+
+def _time_of(size: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda row: row.get("microseconds_per_row", {}).get(size)
+
+
+@bundle.command()
 @home_option
 @output_option
 @click.argument("reference")
@@ -99,6 +144,31 @@ def verify(home: Path, output: str, reference: str) -> None:
     signer = check_trust(store, digest, opened.keys())
     result = {"digest": digest, "model": model, "version": version, "intact": True, "signed_by": signer}
     show(result, output, name="digest", tell=lambda one: facts(list(one.items())))
+
+
+@bundle.command()
+@home_option
+@output_option
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+def gc(home: Path, output: str, dry_run: bool) -> None:
+    """Remove what nothing refers to: environments that no bundle names, and what a gateway that was killed unpacked.
+
+    Safe beside a running gateway. Environments of the last day are left.
+
+    \b
+    Examples:
+      snowgate bundle gc --dry-run
+      snowgate bundle gc
+    """
+    found = collect(existing_home(home), remove=not dry_run)
+    rows = [{"path": str(one.path), "kind": one.kind, "size_bytes": one.size_bytes} for one in found]
+    columns: list[Column] = [
+        ("path", lambda one: one["path"]),
+        ("kind", lambda one: one["kind"]),
+        ("bytes", lambda one: f"{one['size_bytes']:,}"),
+    ]
+    show(rows, output, columns=columns, name="path")
+    progress(f"{sum(one['size_bytes'] for one in rows):,} bytes {'would be' if dry_run else 'are'} free again")
 
 
 @bundle.command()

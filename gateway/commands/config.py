@@ -38,7 +38,8 @@ def show_(home: Path, output: str, file: Path | None, origin: bool) -> None:
             value = value[part]
         rows.append({"key": key, "value": value, "origin": origins.get(key, "default")})
     for name, given in models.items():
-        found = [(f"models.{name}.{key}", value) for key, value in given.items() if value is not None]
+        of_log = {f"log.{key}": value for key, value in given.pop("log").items()}
+        found = [(f"models.{name}.{key}", value) for key, value in (given | of_log).items() if value is not None]
         rows += [{"key": key, "value": value, "origin": origins[key]} for key, value in found]
     columns: list[Column] = [("key", lambda one: one["key"]), ("value", lambda one: one["value"])]
     if origin:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -22,7 +23,7 @@ from bundles.home import Home
 from bundles.runner import confine
 from bundles.runner.engines import EAGER, TABLE
 from bundles.runner.trial import installed
-from gateway.app import check_export, check_exposure, port_numbers
+from gateway.app import check_export, check_exposure, check_tracing, port_numbers
 from gateway.commands.options import home_option, output_option
 from gateway.export.process import NAME
 from gateway.output import show
@@ -78,6 +79,7 @@ def diagnose(home: Home, file: Path | None) -> Iterator[Finding]:
     yield Finding("settings", "ok", str(file or find_file(home.path) or "defaults, no snowgate.toml"))
     yield from _exposure(settings)
     yield from _ports(settings, _served_by(home))
+    yield _tracing(settings)
     url = settings.page.webhook.url
     if url is None:
         yield Finding("pages", "warning", "no webhook: incidents reach nobody", "set [page.webhook] url")
@@ -116,6 +118,27 @@ def _installation() -> Iterator[Finding]:
     more = [f"{name} {found}" for name, found in installed().items() if name in TABLE]
     advice = "" if more else "pip install 'snowgate[onnxruntime]': it often takes a third of the time"
     yield Finding("engines", "ok", ", ".join([f"torch's own ({EAGER} and others)", *more]), advice)
+    yield _images()
+
+
+def _images() -> Finding:
+    try:
+        return Finding("images", "ok", f"pillow {importlib.metadata.version('pillow')}: bundles can decode pictures")
+    except importlib.metadata.PackageNotFoundError:
+        found = "pillow is not installed: bundles that decode pictures need it, here or in an environment of their own"
+        return Finding("images", "ok", found, "pip install 'snowgate[images]'")
+
+
+def _tracing(settings: Settings) -> Finding:
+    endpoint = settings.tracing.endpoint
+    if endpoint is None:
+        return Finding("tracing", "ok", "no endpoint: no call is traced")
+    try:
+        check_tracing(settings)
+    except SettingsError as error:
+        return Finding("tracing", "failed", str(error))
+    host = urlsplit(endpoint).hostname  # What stands before it in a URL may be a password.
+    return Finding("tracing", "ok", f"{settings.tracing.sample_ratio:.2%} of the calls are traced, spans go to {host}")
 
 
 def _confinement() -> Finding:
@@ -152,7 +175,10 @@ def _home(home: Home) -> Iterator[Finding]:
     free = shutil.disk_usage(folder).free
     state = "ok" if free > FREE_BYTES_MIN else "warning"
     yield Finding("disk", state, f"{free / 2**30:.1f} GiB free", "" if state == "ok" else "free some, or move the home")
-    yield _sync(folder)
+    try:
+        yield _sync(folder)
+    except OSError as error:
+        yield Finding("sync", "failed", f"{folder}: {error.strerror}", "make room, or see what the disk says")
 
 
 def _sync(folder: Path) -> Finding:

@@ -111,11 +111,14 @@ def _tell(one: dict[str, Any]) -> None:
     for entry in one["history"]:
         when = entry["time"][:19].replace("T", " ")
         click.echo(f"  {when} UTC  {entry['state']} by {entry['actor']}: {entry['reason']}")
-    runner = one.get("cause") == "runner"
+    cause = one.get("cause", "shift")
+    runner = cause == "runner"
     if runner and one["evidence"]["said"]:
         click.echo("  what it said last:")
         click.echo("\n".join(f"    {line}" for line in one["evidence"]["said"].splitlines()))
-    if one["state"] in ("suspected", "open", "acknowledged"):
+    if cause == "log" and one["state"] != "resolved":
+        click.echo("  is there room, and does the disk work?  snowgate doctor; it ends when the log is written again")
+    elif one["state"] in ("suspected", "open", "acknowledged"):
         if runner:
             click.echo(f"  is it mended?           snowgate deploy {one['model']}@{one['version']} --again --reason …")
         else:

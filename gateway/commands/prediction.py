@@ -53,12 +53,13 @@ def _tell(one: dict[str, Any]) -> None:
             ("model", one["model"]),
             ("version", f"{one['version']} ({one['variant']})" if one["version"] else None),
             ("because", why.get(one["reason"], one["reason"])),
-            ("unit", one["unit"]),
+            ("unit", one["unit"] or _hashed(one)),
             ("bundle", one["bundle"]),
             ("timing", ", ".join(f"{name} {value:.2f} ms" for name, value in one["timings"].items())),
             ("batch", f"{one['batch_size']} rows, engine {one['engine']}" if one["batch_size"] else None),
             ("trace", one["trace_id"]),
             ("span", one["span_id"]),
+            ("payload", _kept(one)),
         ]
     )
     for side in ("inputs", "model_inputs", "model_outputs", "outputs"):
@@ -107,10 +108,28 @@ def _brief(tensor: dict[str, Any]) -> str:
     >>> _brief({"datatype": "BYTES", "data": ["iVBORw0KGgo" * 1000]})
     'iVBORw0KGgoiVBORw0KGgoiVBORw0KGgoiVBORw0KGgoiVBORw0KGgoiVBOR… (11,000 characters)'
     """
+    withheld = tensor.get("withheld")
+    if withheld and tensor["data"] is None:
+        what = f"gone: its file {tensor['data_ref']} is not there" if withheld == "gone" else withheld
+        return f"[{what}]"
     values = tensor.get("data") or []
     if tensor["datatype"] == "BYTES":
         values = [_beginning(one) for one in values]
     return _numbers(values)
+
+
+def _hashed(one: dict[str, Any]) -> str | None:
+    return f"hash {one['unit_hash']}" if one["unit_hash"] else None
+
+
+def _kept(one: dict[str, Any]) -> str | None:
+    """Say what is not there of a payload; nothing when all of it is."""
+    said = {"none": "none: these calls were only counted", "erased": "erased (`snowgate log forget`)"}
+    if one["payload_state"] == "sampled out":
+        return f"sampled out: {one['payload_rate']:.4g} of them are kept"
+    if one["redactions"]:
+        return f"without {', '.join(one['redactions'])}"
+    return said.get(one["payload_state"])
 
 
 def _beginning(text: str) -> str:

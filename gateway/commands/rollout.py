@@ -16,7 +16,7 @@ from gateway.commands.options import (
     progress,
     reason_option,
 )
-from gateway.output import show
+from gateway.output import Column, show
 from gateway.settings import REPLICAS_MAX
 
 MARKS = {"done": "✔", "current": "▶", "waiting": "·", "stopped": "✖"}
@@ -25,6 +25,44 @@ MARKS = {"done": "✔", "current": "▶", "waiting": "·", "stopped": "✖"}
 @click.group(cls=NounGroup)
 def rollout() -> None:
     """See the way from one version to the next, promote it, abort it; have more or fewer runners."""
+
+
+@rollout.command("list")
+@operator_options
+def list_(home: Path, server: str | None, output: str) -> None:
+    """List all models: what each version of theirs gets of the traffic, and its runners (ready/wanted).
+
+    \b
+    Examples:
+      snowgate rollout list
+      snowgate rollout list -o json
+    """
+    with operations(home, server) as work:
+        found = work.rollouts()
+    columns: list[Column] = [
+        ("model", lambda one: one["model"]),
+        ("environment", lambda one: one["environment"]),
+        ("phase", lambda one: one["phase"]),
+        ("stable", lambda one: _part(one, "stable")),
+        ("canary", lambda one: _part(one, "canary")),
+        ("runners", _runners),
+    ]
+    show(found, output, columns=columns, name="model")
+
+
+def _part(one: dict[str, Any], variant: str) -> str | None:
+    """Say which version has a part in a route, and its share of the traffic."""
+    found = [each for each in (one["actual"] or {}).get("variants", []) if each["variant"] == variant]
+    return f"version {found[0]['version']}, {found[0]['weight'] / 100:g} %" if found else None
+
+
+def _runners(one: dict[str, Any]) -> str | None:
+    """Say how many runners of each version are ready, and how many there are to be.
+
+    >>> _runners({"runners": [{"version": "1", "ready": 2, "replicas": 3}]})
+    'version 1 2/3'
+    """
+    return ", ".join(f"version {each['version']} {each['ready']}/{each['replicas']}" for each in one["runners"]) or None
 
 
 @rollout.command()

@@ -16,6 +16,10 @@ SYMBOLS = {
     "acknowledged": "◐",
     "decided": "◑",
     "resolved": "✓",
+    "starting": "↻",
+    "ready": "✓",
+    "failed": "✖",
+    "parked": "✖",
     "Idle": "○",
     "Progressing": "↻",
     "Paused": "❚❚",
@@ -32,9 +36,9 @@ SYMBOLS = {
     "elsewhere": "○",
 }
 TONES = {
-    "bad": ("drift", "open", "Degraded", "Aborted", "stopped", "altered", "missing"),
-    "warn": ("warning", "suspected", "acknowledged", "Paused", "Progressing", "current"),
-    "good": ("quiet", "resolved", "Healthy", "done", "here", "decided"),
+    "bad": ("drift", "open", "Degraded", "Aborted", "stopped", "altered", "missing", "failed", "parked"),
+    "warn": ("warning", "suspected", "acknowledged", "Paused", "Progressing", "current", "starting"),
+    "good": ("quiet", "resolved", "Healthy", "done", "here", "decided", "ready"),
 }
 DASH = "–"
 SHARES_SHOWN = 12
@@ -107,6 +111,17 @@ def duration(seconds: float | None) -> str:
             value = seconds / size
             return f"{value:.1f} {name}" if value < 10 else f"{value:,.0f} {name}"
     return f"{seconds:.1f} s"
+
+
+def memory(count: int | None) -> str:
+    """Write a number of bytes as people read it.
+
+    >>> memory(312_000_000), memory(4_000_000_000), memory(None)
+    ('298 MiB', '3.7 GiB', '–')
+    """
+    if count is None:
+        return DASH
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def moment(time: str | None) -> Markup:

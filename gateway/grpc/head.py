@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from gateway.tracing import joined
+
 UNITS_NS = {"H": 3_600 * 10**9, "M": 60 * 10**9, "S": 10**9, "m": 10**6, "u": 10**3, "n": 1}
 
 
@@ -42,21 +44,15 @@ def read_head(fields: Iterable[tuple[bytes, bytes]], unit_header: bytes) -> Head
         elif name == b"x-request-id":
             request_id = value.decode("latin-1")
         elif name == b"traceparent":
-            traceparent = _joined(traceparent, value)
+            traceparent = joined(traceparent, value)
         elif name == b"tracestate":
-            tracestate = _joined(tracestate, value)
+            tracestate = joined(tracestate, value)
         elif name == b"x-api-key":
             key = value
         elif name == b"authorization" and value[:7].lower() == b"bearer ":
             key = value[7:]
     grpc = kind == b"application/grpc" or kind.startswith((b"application/grpc+", b"application/grpc;"))
     return Head(path, authority, key, unit, request_id, traceparent, tracestate, timeout_ns, encoding, grpc)
-
-
-def _joined(before: str | None, value: bytes) -> str:
-    """A field that came twice means both; of two trace parents neither is valid then, as the specification wants."""
-    text = value.decode("latin-1")
-    return text if before is None else f"{before},{text}"
 
 
 def read_timeout(text: str) -> int | None:

@@ -13,8 +13,8 @@ from gateway.grpc.status import DONE, START, trailers
 from gateway.grpc.stream import Stream
 from gateway.grpc.unary import Method
 from gateway.predict import Predictor
+from gateway.readiness import can_serve, why_not_ready
 from gateway.schema import shown
-from gateway.table import can_answer
 
 CheckRequest = message("grpc.health.v1.HealthCheckRequest")
 CheckResponse = message("grpc.health.v1.HealthCheckResponse")
@@ -39,13 +39,12 @@ class Health:
 
     def status(self, name: str) -> int:
         """Return the status of the server or of a model."""
-        draining, table = self._predictor.draining, self._predictor.table
         if name in SERVER_NAMES:
-            return SERVING if table.ready and not draining else NOT_SERVING
-        model = table.models.get(name)
+            return SERVING if why_not_ready(self._predictor) is None else NOT_SERVING
+        model = self._predictor.table.models.get(name)
         if model is None:
             return SERVICE_UNKNOWN
-        return SERVING if can_answer(model) and not draining else NOT_SERVING
+        return SERVING if can_serve(self._predictor, model) else NOT_SERVING
 
     async def _check(self, request: Any) -> Any:
         status = self.status(request.service)

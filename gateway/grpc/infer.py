@@ -21,6 +21,9 @@ ONE, STREAMED = GrpcInference("ModelInfer"), GrpcInference("ModelStreamInfer")
 StreamResponse = message("inference.ModelStreamInferResponse")
 BEFORE_PREDICTION_ID = field("snowgate-prediction-id", "0" * 36)[:-36]
 """Prediction ids are all of one length."""
+UNLOGGED = InferResponse()
+UNLOGGED.parameters["snowgate_logged"].bool_param = False
+"""What stands in a stream's answer where a single call has `snowgate-logged: false` before it."""
 INFER_RESPONSE = 2
 """The number of the field in `ModelStreamInferResponse`."""
 STREAM_CALLS_MAX = 1_024
@@ -184,6 +187,8 @@ def initial_metadata(stream: Stream, answer: Answer) -> bytes:
         fields += field("x-request-id", stream.head.request_id)
     if answer.traceparent is not None:
         fields += field("traceparent", answer.traceparent)
+    if not answer.logged:
+        fields += field("snowgate-logged", "false")
     return fields
 
 
@@ -195,9 +200,13 @@ def _origin(bundle: str | None, variant: str | None) -> bytes:
 
 def _stream_answer(arrived: Arrived, answer: Answer) -> bytes:
     if answer.status == 200:
-        return delimited(INFER_RESPONSE, len(answer.body)) + bytes(answer.body)
+        # Messages that are joined are merged: what is to be added stands behind.
+        body = bytes(answer.body) if answer.logged else bytes(answer.body) + UNLOGGED.SerializeToString()
+        return delimited(INFER_RESPONSE, len(body)) + body
     # Which of the calls failed the client sees by its own id, as Triton sends it back.
     failed = InferResponse(model_name=arrived.model, id=arrived.body.id)
     failed.parameters["snowgate_prediction_id"].string_param = answer.prediction_id
+    if not answer.logged:
+        failed.MergeFrom(UNLOGGED)
     refusal: bytes = StreamResponse(error_message=answer.body, infer_response=failed).SerializeToString()
     return refusal

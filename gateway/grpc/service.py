@@ -12,6 +12,7 @@ from gateway.grpc.messages import message
 from gateway.grpc.unary import Method
 from gateway.grpc.wire import parameter_values
 from gateway.predict import Predictor
+from gateway.readiness import why_not_ready, why_version_not_ready
 
 PREFIX = "/inference.GRPCInferenceService/"
 
@@ -42,7 +43,7 @@ class Service:
         return _response("ServerLive", live=True)
 
     async def _server_ready(self, _request: Any) -> Any:
-        return _response("ServerReady", ready=self._predictor.table.ready and not self._predictor.draining)
+        return _response("ServerReady", ready=why_not_ready(self._predictor) is None)
 
     async def _model_ready(self, request: Any) -> Any:
         """A model that is not here is not ready, as Triton answers; it is no error."""
@@ -50,7 +51,7 @@ class Service:
             served = self._predictor.table.model(request.name).named(request.version or None)
         except (NotFound, Unavailable):
             return _response("ModelReady", ready=False)
-        return _response("ModelReady", ready=served.queue.connected)
+        return _response("ModelReady", ready=why_version_not_ready(self._predictor, served) is None)
 
     async def _server_metadata(self, _request: Any) -> Any:
         return _response("ServerMetadata", name="snowgate", version=VERSION, extensions=self._extensions.names)
@@ -77,12 +78,18 @@ class Service:
         return _response("RepositoryIndex", models=await self._extensions.index(ready=request.ready))
 
     async def _repository_model_load(self, request: Any) -> Any:
-        await self._extensions.load(request.model_name, parameter_values(request.parameters))
+        await self._extensions.load(_model_name(request), parameter_values(request.parameters))
         return _response("RepositoryModelLoad")
 
     async def _repository_model_unload(self, request: Any) -> Any:
-        await self._extensions.unload(request.model_name, parameter_values(request.parameters))
+        await self._extensions.unload(_model_name(request), parameter_values(request.parameters))
         return _response("RepositoryModelUnload")
+
+
+def _model_name(request: Any) -> str:
+    """Return the model's name; KServe's message has it alone, where Triton's has the repository's."""
+    name: str = request.model_name or request.repository_name
+    return name
 
 
 def _response(method: str, /, **fields: Any) -> Any:

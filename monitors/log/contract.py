@@ -13,7 +13,8 @@ from monitors.log.errors import LogCorrupt
 from monitors.log.record import Record
 
 OnDurable = Callable[[list[Any], OSError | None], None]
-"""Called once for each batch, on a thread of the writer's: its tokens, and None or why they count as not written."""
+"""Called once for each batch, on a thread of the writer's: its tokens, and None or why they count as not written.
+Without tokens, with None: after an error the log can be written again."""
 Place = tuple[int, int]
 Cursor = Mapping[str, Place]
 """Where a follower stands with each writer; empty is the beginning. It goes through JSON as it is."""
@@ -23,8 +24,15 @@ Cursor = Mapping[str, Place]
 class Report:
     """What `verify` found.
 
+    Each record counts once: records = answered + refused + shadow + tombstones. A tombstone's payload was erased; it
+    does not count as what it was before. Records count when their header can be read.
+
     `bad` counts the places where something is wrong; `first_bad` is the first of them as `writer`, `segment`, `seq`,
-    `kind` ("altered", "missing", "reordered") and `message`. Records count when their header can be read.
+    `kind` ("altered", "missing", "reordered") and `message`; with `until_seq` where it can only be said that it is one
+    of several. `checkpoint` is the newest that counts: its `time`, `number`, the id of the `key` that signed it (None
+    where signatures were not checked), `seqs` up to which it vouches for each writer, and `records_behind` it.
+
+    `unknown` are the calls that the records of `_unknown` count together; each of these is one of the `refused`.
     """
 
     records: int = 0
@@ -32,8 +40,10 @@ class Report:
     refused: int = 0
     shadow: int = 0
     tombstones: int = 0
+    unknown: int = 0
     bad: int = 0
     first_bad: dict[str, Any] | None = None
+    checkpoint: dict[str, Any] | None = None
 
 
 class LogWriter(Protocol):

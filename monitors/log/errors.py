@@ -3,7 +3,8 @@
 LogError
 ├── LogFull      the disk is behind: try again later
 ├── LogBusy      another process writes under this name: start it once
-└── LogCorrupt   what was once durable is not what was written: somebody has to look
+├── LogCorrupt   what was once durable is not what was written: somebody has to look
+└── CheckpointUntrusted    nobody whose signature counts here has signed this checkpoint
 RecordUnwritable (an OSError, as the writer hands errors on)    this one record can't be encoded
 """
 
@@ -44,6 +45,10 @@ class LogCorrupt(LogError):
         self.offset = offset
         self.kind = kind
         self.resume = resume
+
+
+class CheckpointUntrusted(LogError):
+    """A checkpoint that nobody whose signature counts here has signed, or that is not what was signed."""
 
 
 class RecordUnwritable(OSError):

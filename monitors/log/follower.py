@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from monitors.log import tensors
 from monitors.log.contract import Cursor, Place
 from monitors.log.cursors import LogGap, Standing, write_standing
 from monitors.log.errors import LogCorrupt
@@ -114,7 +115,7 @@ def whole(segment: Segment, frame: Frame) -> list[Record]:
     for entry in frame.entries():
         record = segment.record(entry)
         with suppress(LogCorrupt):
-            entry.complete(record, segment.body(entry))
+            tensors.complete(segment, entry, record)
         found.append(record)
     return found
 

@@ -79,7 +79,9 @@ class Entry:
 
     def complete(self, record: Record, body: bytes) -> None:
         """Give a record its payload, unless it was erased."""
-        if len(body) > SALT_BYTES and body != erased_body(len(body)):
+        if body == erased_body(len(body)):
+            record.payload_state = "erased"
+        elif len(body) > SALT_BYTES:
             record.payload = records.decode_payload(memoryview(body)[SALT_BYTES:])
 
 

@@ -4,11 +4,12 @@ A reader needs nothing from the writers but their files. It goes up to each segm
 what it can't read it reports: no record is passed over in silence.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from heapq import merge
 from pathlib import Path
 from typing import TypeVar
 
+from monitors.log import tensors
 from monitors.log.contract import Cursor, Place, Report
 from monitors.log.cursors import Standing, end_of, read_standing
 from monitors.log.errors import LogCorrupt
@@ -16,7 +17,8 @@ from monitors.log.follower import Follower, Take, headers, headers_as, whole
 from monitors.log.frame import FrameStart
 from monitors.log.record import Record, id_milliseconds
 from monitors.log.segment import HEADER_BYTES, Mark, Segment, numbers, segment_path, writers
-from monitors.log.verify import verify
+from monitors.log.signed import Envelope, Notary
+from monitors.log.verify import Progress, verify
 
 Form = TypeVar("Form")
 
@@ -165,7 +167,7 @@ class LogReader:
                         if record is not None:
                             return record
                 except LogCorrupt as error:
-                    if error.kind == "damaged payload":
+                    if error.kind.startswith("damaged payload"):
                         raise
                     damage = error
         if damage is not None:
@@ -195,16 +197,21 @@ class LogReader:
                     if frame.start.last_ms < since_ms:
                         continue
                     for entry in frame.entries():
-                        record = entry.record()
+                        record = segment.record(entry)
                         if record.time < since:
                             continue
                         if with_payload:
-                            entry.complete(record, segment.body(entry))
+                            tensors.complete(segment, entry, record)
                         yield record
 
-    def verify(self) -> Report:
-        """Walk every frame of every writer: sums, gapless numbers, chain, payloads."""
-        return verify(self._directory)
+    def verify(
+        self, notary: Notary | None = None, kept: Iterable[Envelope] = (), progress: Progress | None = None
+    ) -> Report:
+        """Walk every frame of every writer: sums, gapless numbers, chain, payloads, and what was signed of them.
+
+        With a `notary` the signatures of checkpoints are checked; `kept` are checkpoints from elsewhere.
+        """
+        return verify(self._directory, notary, kept, progress)
 
     def close(self) -> None:
         """Close the files that are followed; the reader may be used again."""
@@ -253,8 +260,8 @@ def _in_frame(segment: Segment, offset: int, end: int, prediction_id: str) -> Re
     for entry in frame.entries() if frame is not None else ():
         # The id as bytes: decoding every record of a frame to look for one costs a hundred times as much.
         if prediction_id.encode() in bytes(entry.header):
-            record = entry.record()
+            record = segment.record(entry)
             if record.id == prediction_id:
-                entry.complete(record, segment.body(entry))
+                tensors.complete(segment, entry, record)
                 return record
     return None

@@ -16,13 +16,24 @@ SCHEMA = 1
 """The meaning of the fields below. It is written with every record (a default would be left out), for old logs."""
 
 
-class Tensor(msgspec.Struct, gc=False):
-    """A tensor in the protocol's raw form: little-endian, row-major; BYTES elements with their length (u32) before."""
+UNKNOWN = "_unknown"
+"""The model under which refusals are counted that came before a model was known."""
+
+
+class Tensor(msgspec.Struct, omit_defaults=True, gc=False):
+    """A tensor in the protocol's raw form: little-endian, row-major; BYTES elements with their length (u32) before.
+
+    `data_ref` is the digest of the file that holds its bytes, when they were too many for a frame (`tensors`); whoever
+    reads the record finds them in `data`. `withheld` says why the bytes are not all there: `redacted`, `redacted in
+    part` (the rest is there), `sampled out`, or `gone` (its file is missing).
+    """
 
     name: str
     datatype: str
     shape: list[int]
     data: bytes
+    data_ref: str | None = None
+    withheld: str | None = None
 
 
 class Payload(msgspec.Struct, omit_defaults=True, gc=False):
@@ -46,10 +57,15 @@ class Payload(msgspec.Struct, omit_defaults=True, gc=False):
 class Record(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """One request to one served version.
 
-    `time` is the admission in seconds since the epoch. `group` tells units apart without telling who they are (a keyed
-    hash; None: the request stands alone). `signals` have one value a row. `timings` are milliseconds. `seq` is the
-    writer's gapless count, given when it is written; it and `writer` are known to readers. `payload` is None where it
-    was not asked for, or was erased.
+    `time` is the admission in seconds since the epoch. `endpoint` is what was called, as OpenTelemetry names it.
+    `reason` and `variant` are its `feature_flag.result.*`. `group` tells units apart without telling who they are (a
+    keyed hash; None: the request stands alone). `signals` have one value a row. `timings` are milliseconds. `calls` is
+    1, but where refusals of the same kind were only counted (model `_unknown`). `seq` is the writer's gapless count,
+    given when it is written; it and `writer` are known to readers.
+
+    `payload` is None where it was not asked for, or was erased, which `payload_state` then says: `kept`, `sampled out`
+    (without tensors and parameters, because so many are kept: `payload_rate`), `none` or `erased`. `redactions` names
+    what was taken out before it was written. `tensor_files` counts the tensors that lie in files of their own.
     """
 
     schema: int = msgspec.field(default_factory=lambda: SCHEMA)
@@ -57,7 +73,9 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     seq: int = -1
     writer: str = ""
     kind: str
+    calls: int = 1
     time: float
+    endpoint: str | None = None
     model: str
     version: str | None = None
     bundle: str | None = None
@@ -76,6 +94,10 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     engine: str | None = None
     trace_id: str | None = None
     span_id: str | None = None
+    payload_state: str = "kept"
+    payload_rate: float = 1.0
+    redactions: list[str] = []
+    tensor_files: int = 0
     payload: Payload | None = None
 
 

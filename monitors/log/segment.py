@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from errno import ENOSPC
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -37,8 +38,16 @@ MARK_READS_MAX = 1_000
 """A mark read while it is overwritten fails its sum; the next read, microseconds later, is good. After a thousand of
 them (some milliseconds) nobody is writing it: it is damaged."""
 SEARCH_BYTES = 1 << 20
+MISPLACED = "header of another segment"
+"""Somebody renamed or replaced the file."""
+TENSORS = "tensors"
+"""The folder of tensors that are too large for a frame."""
 CURSORS = "cursors"
-"""The folder of those who follow; no writer's, and none can be called so."""
+"""The folder of those who follow."""
+NO_WRITERS = frozenset({TENSORS, CURSORS})
+"""Folders of the log that are no writer's; no writer can be called so."""
+BODY_READS_MAX = 10
+"""A body read while it is overwritten with "erased. …" has some of both; that takes microseconds a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +102,7 @@ def writers(directory: Path) -> list[str]:
     """List the writers that have something in this log."""
     try:
         with os.scandir(directory) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and entry.name != CURSORS)
+            return sorted(entry.name for entry in entries if entry.is_dir() and entry.name not in NO_WRITERS)
     except FileNotFoundError:
         return []
 
@@ -118,14 +127,18 @@ class Segment:
             FileNotFoundError: there is none of this number.
             LogCorrupt: its header is not what was written.
         """
+        self.directory = directory
         self.path = segment_path(directory, writer, number)
         self.writer = writer
         self.number = number
         self.descriptor = os.open(self.path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
-        header = self._header()
-        if header is None:
+        try:
+            header = self._header()
+            if header is None:
+                raise ValueError("damaged segment header")
+        except ValueError as error:
             os.close(self.descriptor)
-            raise LogCorrupt(self.path, writer, -1, 0, "damaged segment header", (number + 1, HEADER_BYTES))
+            raise LogCorrupt(self.path, writer, -1, 0, str(error), (number + 1, HEADER_BYTES)) from None
         self.header = header
 
     def _header(self) -> SegmentHeader | None:
@@ -134,9 +147,10 @@ class Segment:
             return None
         magic, number, epoch, created_ns, first_seq, previous, marker, name = HEADER.unpack_from(raw)
         writer = name.rstrip(b"\0").decode()
-        # A good header of another segment means that somebody renamed or replaced the file.
-        if (magic, writer, number) != (MAGIC, self.writer, self.number):
+        if magic != MAGIC:
             return None
+        if (writer, number) != (self.writer, self.number):
+            raise ValueError(MISPLACED)
         return SegmentHeader(writer, number, epoch, created_ns, first_seq, previous, marker)
 
     def mark(self) -> Mark:
@@ -149,6 +163,16 @@ class Segment:
             seq = self.header.first_seq
             raise LogCorrupt(self.path, self.writer, seq, MARK_OFFSET, "damaged durable mark", resume)
         return mark
+
+    def padding_is_good(self) -> bool:
+        """Say whether nothing stands where nothing was written: behind the header, and behind the mark."""
+        raw = os.pread(self.descriptor, HEADER_BYTES, 0)
+        return not any(raw[HEADER.size + CHECKSUM.size : MARK_OFFSET] + raw[MARK_OFFSET + MARK.size + CHECKSUM.size :])
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are of it, durable or not."""
+        return os.fstat(self.descriptor).st_size
 
     def removed(self) -> bool:
         """Say whether the file has no name any more."""
@@ -214,10 +238,12 @@ class Segment:
 
     def body(self, entry: Entry) -> bytes:
         """Read one record's body. Raises LogCorrupt when it is not what was written."""
-        body = os.pread(self.descriptor, entry.body_bytes, entry.body_offset)
-        if not entry.body_is_good(body):
-            raise LogCorrupt(self.path, self.writer, entry.seq, entry.body_offset, "damaged payload")
-        return body
+        for _ in range(BODY_READS_MAX):
+            body = os.pread(self.descriptor, entry.body_bytes, entry.body_offset)
+            if entry.body_is_good(body):
+                return body
+            os.sched_yield()
+        raise LogCorrupt(self.path, self.writer, entry.seq, entry.body_offset, "damaged payload")
 
     def record(self, entry: Entry) -> Record:
         """Decode the record of an entry, without its payload."""
@@ -265,7 +291,7 @@ def create_segment(directory: Path, header: SegmentHeader) -> tuple[int, Mark]:
     descriptor = os.open(making, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     try:
         if os.pwrite(descriptor, raw, 0) != len(raw):
-            raise OSError(f"{making}: header written in part, the disk is full")
+            raise OSError(ENOSPC, "header written in part, the disk is full", str(making))
         os.fsync(descriptor)
         making.rename(path)
         sync_directory(path.parent)

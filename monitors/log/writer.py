@@ -6,6 +6,8 @@ sync, and a thousand of them at once wait for hardly more than one.
 After a short write, or a write or sync that failed, nothing is written to that segment again: what its pages hold then
 is anybody's guess, and a second sync that says "ok" means nothing. The batch's tokens get the error, and the next batch
 begins a new segment with the same numbers; what the old one holds behind its mark is never read, and recovery cuts it.
+From then on the writer also tries by itself: it writes zeros behind the mark of a new segment, as many as the frame had
+that failed, syncs them and takes them back. So its owner hears that the disk works again also when nobody appends.
 """
 
 import os
@@ -25,8 +27,8 @@ from monitors.log.frame import MARKER_BYTES, Encoded, decode_start, encode_frame
 from monitors.log.record import Record, id_milliseconds
 from monitors.log.recovery import hold, recover_series
 from monitors.log.segment import (
-    CURSORS,
     HEADER_BYTES,
+    NO_WRITERS,
     Mark,
     SegmentHeader,
     create_segment,
@@ -34,6 +36,7 @@ from monitors.log.segment import (
     sync_directory,
     write_mark,
 )
+from monitors.log.tensors import TensorFiles
 
 WAITING_BYTES_MAX = 256 * 1024 * 1024
 """What may wait for the disk: 20,000 small images (12 KB). A disk that writes 100 MB/s is then 2.5 s behind, and it is
@@ -42,8 +45,14 @@ RECORD_BYTES = 4_096
 """What a record takes in memory beside its tensors: some forty small objects of 50 to 100 bytes."""
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 """A frame ends at the record with which it reaches this: at 100 MB/s the first record waits 80 ms for the last."""
+INLINE_BYTES_MAX = 1024 * 1024
+"""A larger tensor goes into a file of its own. That takes two more syncs, of the file and of its name, some 0.2 ms
+each, where to write and sync a megabyte takes 1 ms anyway. Below it a frame is cheaper. Above it the same tensor, sent
+again, is not written again, and a segment of 64 MiB holds more than a few dozen predictions."""
 SYNC_SECONDS_MAX = 0.002
 """A caller's thread does not sync a disk that took longer the last time: it has others to serve."""
+RETRY_SECONDS = 0.5
+"""How long a disk that failed again is left alone before it is tried once more."""
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
@@ -51,38 +60,55 @@ class SegmentWriter:
     """One writer's series of segments. `append` from any thread; `on_durable` is called on the writer's own."""
 
     def __init__(
-        self, directory: Path, name: str, on_durable: OnDurable, *, segment_bytes: int = 64 * 1024 * 1024
+        self,
+        directory: Path,
+        name: str,
+        on_durable: OnDurable,
+        *,
+        segment_bytes: int = 64 * 1024 * 1024,
+        inline_bytes_max: int = INLINE_BYTES_MAX,
     ) -> None:
         """Mend what an earlier process of this name left, and begin a new segment.
 
         `on_durable(tokens, error)` is called once for each batch: with None when its records are on stable storage,
-        else with the reason why they must count as not written.
+        else with the reason why they must count as not written. Without tokens it says how the disk is: that the new
+        segment can't be begun, or, with None, that after an error it could be written again.
 
         Raises:
             LogBusy: a living process writes under this name.
-            OSError: the directory can't be written.
+            OSError: what an earlier process left can't be mended, or its directory can't be made.
             ValueError: the name can't be a folder's, or is longer than 64 bytes.
         """
-        if NAME.fullmatch(name) is None or name == CURSORS:
+        if NAME.fullmatch(name) is None or name in NO_WRITERS:
             raise ValueError(f"log writer {name[:80]!r}: expected up to 64 of A-Z a-z 0-9 _ . -, as in 'worker-0'")
         self._directory = directory
         self._name = name
         self._on_durable = on_durable
         self._segment_bytes = segment_bytes
+        self._tensors = TensorFiles(directory, inline_bytes_max)
         (directory / name).mkdir(parents=True, exist_ok=True)
         sync_directory(directory)
         self._held = hold(directory, name)
         self._descriptor: int | None = None
         self._marker = b""
+        self._failed_bytes = 0
+        """The size of the frame that could not be written last."""
+        self._pause: float | None = None
+        """After how many seconds the disk is tried again; None while it can be written."""
         try:
             ending = recover_series(directory, name)
-            self.damage = ending.damage
-            self._number, self._epoch = ending.number, ending.epoch + 1
-            self._mark = Mark(HEADER_BYTES, ending.next_seq, ending.digest)
-            self._open()
         except OSError:
             os.close(self._held)
             raise
+        self.damage = ending.damage
+        self._number, self._epoch = ending.number, ending.epoch + 1
+        self._mark = Mark(HEADER_BYTES, ending.next_seq, ending.digest)
+        try:
+            self._open()
+        except OSError as error:
+            # A worker that is started while the disk is full must be there: some models are served unlogged.
+            self._failed_bytes, self._pause = HEADER_BYTES, RETRY_SECONDS
+            on_durable([], error)
         self._waiting: list[tuple[Record, Any]] = []
         self._waiting_bytes = 0
         self._condition = threading.Condition()
@@ -112,13 +138,18 @@ class SegmentWriter:
         sooner this way: two hand-overs between threads take as long as the sync of a fast disk. What takes longer than
         `SYNC_SECONDS_MAX` is not waited for again until the writer's thread has seen the disk to be fast.
         """
-        if self._sync_seconds > SYNC_SECONDS_MAX or not self._condition.acquire(blocking=False):
+        # A large tensor has a file of its own to be written and synced.
+        if self._sync_seconds > SYNC_SECONDS_MAX or self._tensors.has_large(record):
+            return False
+        if not self._condition.acquire(blocking=False):
             return False
         try:
             if not self._idle or self._waiting or self._closing:
                 return False
             for frame, tokens in self._frames([(record, token)]):
                 self._write(frame, tokens)
+            if self._pause is not None:
+                self._condition.notify()  # The thread waits for records; now it is to try the disk.
             return True
         finally:
             self._condition.release()
@@ -132,22 +163,31 @@ class SegmentWriter:
 
     def _run(self) -> None:
         try:
-            while batch := self._take():
+            while (batch := self._take()) is not None:
+                if not batch:
+                    self._try_disk()
                 for frame, tokens in self._frames(batch):
                     self._write(frame, tokens)
+                self._tensors.settled()
         finally:
             # Also after an error in `on_durable`: what is appended then would wait for ever.
             with self._condition:
                 self._closing = True
+            self._tensors.settled()
             self._end_segment()
             os.close(self._held)
 
-    def _take(self) -> list[tuple[Record, Any]]:
+    def _take(self) -> list[tuple[Record, Any]] | None:
+        """Wait for records and take them all; an empty list says to try the disk, None is the end."""
         with self._condition:
-            while not self._waiting and not self._closing:
+            while not self._waiting:
+                if self._closing:
+                    return None
                 self._idle = True
-                self._condition.wait()
-            self._idle = False
+                told = self._condition.wait(self._pause)
+                self._idle = False
+                if not told and self._pause is not None:
+                    break
             batch, self._waiting = self._waiting, []
             self._waiting_bytes = 0
         return batch
@@ -159,10 +199,15 @@ class SegmentWriter:
         size = 0
         for record, token in batch:
             try:
+                if self._tensors.has_large(record):
+                    record = self._tensors.moved(record)  # noqa: PLW2901 - from here on it is this one
                 header, payload = records.encode(record)
                 encoded = (header, payload, id_milliseconds(record.id))
             except (TypeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
                 self._on_durable([token], RecordUnwritable(f"prediction {record.id[:64]}: {error}"))
+                continue
+            except OSError as error:
+                self._on_durable([token], error)
                 continue
             frame.append(encoded)
             tokens.append(token)
@@ -182,8 +227,31 @@ class SegmentWriter:
         except OSError as error:
             failure = error
         if failure is not None:
+            self._failed_bytes = min(FRAME_BYTES_MAX, sum(len(header) + len(payload) for header, payload, _ in frame))
             self._abandon()
+            # At once: what failed may have been that one segment.
+            self._pause = 0.0
+        elif self._pause is not None:
+            self._pause = None
         self._on_durable(tokens, failure)
+
+    def _try_disk(self) -> None:
+        """See whether a frame like the one that failed could be written now; nothing is left of it."""
+        try:
+            if self._descriptor is None:
+                self._open()
+            assert self._descriptor is not None, "just opened"
+            written = os.pwrite(self._descriptor, bytes(self._failed_bytes), self._mark.end)
+            os.fdatasync(self._descriptor)
+            os.ftruncate(self._descriptor, self._mark.end)
+        except (OSError, MemoryError):
+            written = -1
+        if written != self._failed_bytes:
+            self._abandon()
+            self._pause = RETRY_SECONDS
+            return
+        self._pause = None
+        self._on_durable([], None)
 
     def _commit(self, encoded: list[Encoded]) -> None:
         if self._descriptor is not None and self._mark.end >= self._segment_bytes:

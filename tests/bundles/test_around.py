@@ -185,3 +185,48 @@ def test_what_a_function_makes_must_be_what_was_declared(tmp_path: Path) -> None
         for _again in range(2):
             with pytest.raises(RunnerFailed, match=r"preprocess: 'amounts': shape \[1, 1\], expected \[1, 2\]"):
                 runner.predict({"order": order})
+
+
+REFUSING = """
+    import numpy as np
+
+    class Model:
+        def load(self, directory):
+            pass
+
+        def predict(self, inputs):
+            return {"total": inputs["amount"]}
+
+    def read(inputs):
+        return {"amount": np.array([amount(one) for one in inputs["order"]])}
+
+    def amount(text):
+        if text == b"lost":
+            raise KeyError("a mistake of the bundle's own")
+        return float(text.decode())
+"""
+
+
+def test_a_value_error_of_preprocess_is_the_clients_fault(tmp_path: Path) -> None:
+    """Only the frame that holds what was refused fails, by whose fault it is and in the bundle's words."""
+    around = {
+        "preprocess": "served:read",
+        "inputs": [tensor("order", [-1], "BYTES")],
+        "model_inputs": [tensor("amount", [-1], "FP64")],
+        "outputs": [tensor("total", [-1], "FP64", "value")],
+    }
+    orders = [b"1.5", b"dear", b"lost", b"\xff", b"2.5"]
+    with running(tmp_path, REFUSING, **around) as runner:
+        worker = Worker(runner.socket_path)
+        for number, order in enumerate(orders):
+            spec, data = frames.from_array("order", np.array([order], dtype=object))
+            worker.socket.sendall(frames.encode(frames.describe(1, (("inputs", (spec,)),)), [data], id=number))
+        answers: dict[int, dict[str, Any]] = {}
+        while len(answers) < len(orders):
+            for header, _body in worker.decoder.feed(worker.socket.recv(1 << 20)):
+                answers[header["id"]] = header
+        worker.socket.close()
+    faults = {number: one["error"]["fault"] for number, one in answers.items() if "error" in one}
+    assert faults == {1: "client", 2: "server", 3: "client"}
+    assert answers[1]["error"]["message"] == "could not convert string to float: 'dear'"
+    assert "can't decode byte 0xff" in answers[3]["error"]["message"]

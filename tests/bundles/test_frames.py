@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bundles.runner import frames
@@ -97,6 +97,7 @@ def test_bytes_that_do_not_fit_their_description_are_refused(spec: dict[str, Any
         frames.to_array({"name": "x", **spec}, data)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # A busy machine is no failure.
 @given(
     bodies=st.lists(st.lists(st.binary(max_size=20), max_size=3), min_size=1, max_size=4),
     cuts=st.lists(st.integers(0, 300), max_size=8),

@@ -157,8 +157,8 @@ def test_a_bad_frame_does_not_fail_its_mates(tmp_path: Path) -> None:
                 else:
                     assert output.tolist() == [[header["id"]] * 2]
     assert failed == {
-        (1, 2): {"type": "ValueError", "message": "below zero"},
-        (2, 4): {"type": "SystemExit", "message": "enough"},
+        (1, 2): {"type": "ValueError", "message": "below zero", "fault": "server"},
+        (2, 4): {"type": "SystemExit", "message": "enough", "fault": "server"},
     }
 
 

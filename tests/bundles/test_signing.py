@@ -134,7 +134,23 @@ def test_what_is_no_public_key_is_not_trusted(keys: Keys, tmp_path: Path, conten
     (tmp_path / "a.pub").write_text(content)
     with pytest.raises(BundleError, match=r"a\.pub"):
         keys.trust(tmp_path / "a.pub")
-    assert len(keys.trusted()) == 1
+    assert keys.trusted() == []
+
+
+def test_looking_at_the_keys_makes_none(keys: Keys, tmp_path: Path) -> None:
+    """A home that has signed nothing trusts no key of its own; asking must not write into it."""
+    assert keys.trusted() == []
+    assert not (tmp_path / "keys").exists()
+    with pytest.raises(UntrustedBundle, match="snowgate bundle trust"):
+        signing.verify(make(Keys(tmp_path / "stranger")), DIGEST, keys.trusted())
+
+
+def test_an_envelope_is_good_for_what_it_was_made_for(keys: Keys) -> None:
+    """What was signed as one thing does not pass as another, though the key is trusted."""
+    envelope = signing.seal(b"{}", "text/a", keys.signer())
+    assert signing.unseal(envelope, "text/a", keys.trusted(), "it") == (keys.signer().public_key.keyid, b"{}")
+    with pytest.raises(UntrustedBundle, match="text/a"):
+        signing.unseal(envelope, "text/b", keys.trusted(), "it")
 
 
 def test_a_spoilt_home_key_is_said(keys: Keys, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Clients that do not stop for anything."""
 
+import secrets
 import threading
 import time
 
@@ -9,10 +10,18 @@ import urllib3
 
 
 class Load:
-    """Clients that call without a pause until they are stopped; every answered id is kept."""
+    """Clients that call without a pause until they are stopped; what each sent and was told is kept.
+
+    Every call is sent once, with an id of its own.
+    """
 
     def __init__(self, url: str, clients: int = 4) -> None:
-        self.answered: list[str] = []
+        self.sent: dict[str, bytes] = {}
+        """By the client's id of a call: the row, as FP32."""
+        self.answered: dict[str, str] = {}
+        """By prediction id: the client's id of the call that was answered with 200."""
+        self.refused: dict[str, int] = {}
+        """By prediction id: the status of every other answer."""
         self.statuses: dict[int, int] = {}
         self.broken = 0
         self._url = url
@@ -25,12 +34,16 @@ class Load:
     def _run(self, number: int) -> None:
         http = urllib3.PoolManager(retries=False, timeout=10)
         chance = np.random.default_rng(number)
+        name, count = secrets.token_hex(6), 0
         while not self._ending.is_set():
-            row = chance.normal(size=3).tolist()
-            body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": row}]}
+            row = chance.normal(size=3).astype("<f4")
+            client_id, count = f"{name}-{count}", count + 1
+            self.sent[client_id] = row.tobytes()
+            tensor = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": row.astype(float).tolist()}
+            body = orjson.dumps({"id": client_id, "inputs": [tensor]})
             headers = {"Snowgate-Unit": f"unit-{chance.integers(500)}"}
             try:
-                answer = http.request("POST", self._url, body=orjson.dumps(body), headers=headers)
+                answer = http.request("POST", self._url, body=body, headers=headers)
             except urllib3.exceptions.HTTPError:
                 with self._lock:
                     self.broken += 1
@@ -38,8 +51,11 @@ class Load:
                 continue
             with self._lock:
                 self.statuses[answer.status] = self.statuses.get(answer.status, 0) + 1
+                prediction_id = answer.headers["Snowgate-Prediction-Id"]
                 if answer.status == 200:
-                    self.answered.append(answer.headers["Snowgate-Prediction-Id"])
+                    self.answered[prediction_id] = client_id
+                else:
+                    self.refused[prediction_id] = answer.status
 
     def stop(self) -> None:
         """End the clients."""

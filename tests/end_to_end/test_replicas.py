@@ -60,6 +60,13 @@ def test_a_replica_is_killed_and_nobody_notices(home: Home, packed: Packed, tmp_
         assert gateway.get("/readyz")[0] == 200
     load.stop()
     assert (load.broken, set(load.statuses)) == (0, {200})
+    assert _restarts(gateway) == 3
+
+
+def _restarts(gateway: Gateway) -> float:
+    """How often runners were started again, as the metrics say."""
+    lines = gateway.http.request("GET", f"{gateway.control}/metrics").data.decode().splitlines()
+    return sum(float(one.split()[-1]) for one in lines if one.startswith("snowgate_runner_restarts_total"))
 
 
 def _answered_more(load: Load, count: int) -> bool:

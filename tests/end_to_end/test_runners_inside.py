@@ -10,6 +10,7 @@ import pytest
 from bundles.home import Home
 from bundles.packing import pack
 from tests.conftest import Gateway, snowgate
+from tests.gateway.test_cli import run
 
 RECIPE = """
 model = "orders"
@@ -52,7 +53,7 @@ def order(price: float) -> str:
 
 
 def test_the_log_has_both_sides_of_the_model_and_its_engine(
-    home: Home, tmp_path: Path, start: Callable[..., Gateway]
+    capsys: pytest.CaptureFixture[str], home: Home, tmp_path: Path, start: Callable[..., Gateway]
 ) -> None:
     """Words go in and out; in between stand numbers, and the record has them. One engine is named everywhere."""
     pytest.importorskip("torch")
@@ -74,6 +75,13 @@ def test_the_log_has_both_sides_of_the_model_and_its_engine(
     assert (said["name"], said["datatype"], said["data"]) == ("total", "FP32", [21, 4])
     assert shown["signals"]["value"] == [21, 4]
     assert shown["signals"]["class"] == ["large", "small"]
-    (tried,) = snowgate(home.path, "bundle", "show", "orders@1")["engines"]
+    (tried,) = snowgate(home.path, "bundle", "engines", "orders@1")
     assert tried["engine"] == shown["engine"]
     assert gateway.get("/v2/models/orders")[1]["parameters"] == {"engine": shown["engine"]}
+    _code, table, _err = run(capsys, "bundle", "engines", "orders@1", "--home", str(home.path))
+    assert f"{tried['engine']}: " in table
+    assert "MICROSECONDS A ROW OF 1" in table
+    # What is forgotten changes nothing for runners that are up; those that are loaded later find nothing, and try.
+    assert gateway.snowgate("bundle", "engines", "orders@1", "--again", "--reason", "it was busy") == [tried]
+    assert gateway.snowgate("bundle", "engines", "orders@1") == []
+    assert gateway.get("/v2/models/orders")[1]["parameters"] == {"engine": tried["engine"]}

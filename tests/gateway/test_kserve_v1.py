@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+import tritonclient.grpc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -167,6 +168,18 @@ def test_bad_rows_are_told_what_is_wrong(kserve: Gateway, model: str, document: 
     """The sentence names the row or input, what came and what was expected."""
     status, answer = predict(kserve, model, document)
     assert (status, words in answer["error"]) == (400, True), answer
+
+
+def test_metadata_says_what_an_element_is(kserve: Gateway) -> None:
+    """The metadata, and the configuration by both protocols, say that an input takes images as they are."""
+    _status, metadata = kserve.get("/v2/models/pictures")
+    (image,) = metadata["inputs"]
+    assert image["parameters"] == {"content_type": "image/*"}
+    assert all("parameters" not in one for one in kserve.get("/v2/models/pair")[1]["inputs"])
+    _status, config = kserve.get("/v2/models/pictures/config")
+    assert config["parameters"] == {"image.content_type": {"string_value": "image/*"}}
+    with tritonclient.grpc.InferenceServerClient(kserve.ready["grpc"]) as client:
+        assert client.get_model_config("pictures", as_json=True)["config"]["parameters"] == config["parameters"]
 
 
 def test_models_and_readiness(kserve: Gateway) -> None:

@@ -289,3 +289,13 @@ def test_nothing_hangs_when_many_leave(gateway: Gateway) -> None:
                 f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
             )
     assert gateway.call()[0] == 200
+
+
+def test_a_deadline_that_has_passed_already(gateway: Gateway) -> None:
+    """A microsecond is over before the call is decoded: it is 504 every time, and no batch takes it along."""
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}
+    with_parameter = orjson.dumps(body | {"parameters": {"timeout": 1}})
+    for _again in range(10):
+        status, answer, _headers = gateway.call(X_Request_Timeout="0.000001")
+        assert (status, "the deadline of the call" in answer["error"]) == (504, True), answer
+        assert gateway.post("/v2/models/signs/infer", with_parameter)[0] == 504

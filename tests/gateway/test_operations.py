@@ -2,12 +2,12 @@ import json
 from pathlib import Path
 
 import pytest
+import urllib3
 
 from bundles.home import Home
 from gateway.audit import now
 from gateway.operations import OperationError, Operations
 from monitors.incidents import Incidents
-from monitors.log.record import new_id
 from monitors.outages import Outages
 from state import Change
 from state.sqlite import SqliteState
@@ -157,7 +157,7 @@ def test_refused_prediction_has_no_chain(story: Story) -> None:
     assert found["error"].startswith("input 'x'")
 
 
-@pytest.mark.parametrize(("id", "status"), [("no-id", 422), (new_id(10**18), 404)])
+@pytest.mark.parametrize(("id", "status"), [("no-id", 422), ("00e8d4a5-1000-7000-810b-21a219d51edf", 404)])
 def test_unknown_prediction_is_a_sentence(story: Story, id: str, status: int) -> None:
     """An id that is none, and one that is nobody's, are told apart."""
     with pytest.raises(OperationError, match=id) as caught:
@@ -236,3 +236,17 @@ def test_an_incident_about_a_runner_is_decided_in_its_own_words(story: Story) ->
     (incident,) = [one for one in story.operations.incidents() if one.get("cause") == "runner"]
     decided = story.operations.decide(incident["id"], "world-changed", actor="ada", reason="the disk was full")
     assert "deploy signs@2 --again" in decided["effect"]
+
+
+def test_an_incident_about_the_log_is_decided_by_nobody(story: Story, admin: str) -> None:
+    """It ends by itself: a verdict is refused, and its page asks about the disk instead of about a model."""
+    Outages(story.state, "http://127.0.0.1:8082", "production", now).log_fails("No space left on device (worker w0)")
+    (incident,) = [one for one in story.operations.incidents() if one.get("cause") == "log"]
+    with pytest.raises(OperationError, match="about the log") as refused:
+        story.operations.decide(incident["id"], "model-broken", actor="ada", reason="it must be somebody's fault")
+    assert refused.value.status == 409
+    pages = [urllib3.request("GET", admin + path).data.decode() for path in (f"/incidents/{incident['id']}", "/")]
+    for page in pages:
+        assert "Has the disk of the log room" in page
+    assert "Is the model broken" not in pages[0]
+    assert "No space left on device" in pages[0]

@@ -135,6 +135,18 @@ def test_a_model_has_settings_of_its_own(tmp_path: Path) -> None:
         load_settings(written(tmp_path, "[models.signs]\nreplica = 3\n"), {}, {})
 
 
+def test_a_model_has_a_log_of_its_own(tmp_path: Path) -> None:
+    """`[models.NAME.log]` goes before `[log]`, and is none of the runners' business."""
+    text = "[log]\nloss_records = 50\n[models.signs.log]\non_failure = 'serve'\n"
+    settings, _origins = load_settings(written(tmp_path, text), {"SNOWGATE_LOG__DURABILITY": "async"}, {})
+    found = {name: settings.log_of(name) for name in ("signs", "other")}
+    assert {name: one.on_failure for name, one in found.items()} == {"signs": "serve", "other": "refuse"}
+    assert {(one.durability, one.loss_records) for one in found.values()} == {("async", 50)}
+    assert settings.runner_of("signs") == settings.runner
+    with pytest.raises(SettingsError, match=r"models\.signs\.log\.on_failure.*'serve'"):
+        load_settings(written(tmp_path, "[models.signs.log]\non_failure = 'drop'\n"), {}, {})
+
+
 def test_devices_are_a_list_or_one_text() -> None:
     """A file has a list, a variable a text with commas; what is no device is refused with what was expected."""
     variables = {"SNOWGATE_MODELS__SIGNS__DEVICES": "cuda:0,cuda:1"}

@@ -97,6 +97,15 @@ def collector() -> Iterator[Collector]:
     receiver.close()
 
 
+NO_EFFECT = {
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:1/elsewhere",
+    "OTEL_TRACES_SAMPLER": "always_off",
+    "OTEL_SDK_DISABLED": "true",
+    "OTEL_BSP_MAX_QUEUE_SIZE": "1",
+}
+"""Of OpenTelemetry's variables, as docs/tracing.md says: with them set, all is as it is without."""
+
+
 @pytest.fixture(scope="module")
 def shared(packed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Collector]]:
     """A gateway that traces whoever asks for it, and its collector, for tests that only ask."""
@@ -105,7 +114,7 @@ def shared(packed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     home = Path(shutil.copytree(packed_home, folder / "home"))
     snowgate(home, "deploy", "signs@1")
     variables = traced(receiver.url, OTEL_SERVICE_NAME="roadside", SNOWGATE_TRACING__SAMPLE_RATIO="0")
-    gateway = Gateway(home, folder / "serve.log", variables=variables)
+    gateway = Gateway(home, folder / "serve.log", variables=variables | NO_EFFECT)
     yield gateway, receiver
     assert gateway.stop() == 0
     receiver.close()
@@ -123,6 +132,16 @@ def metric(gateway: Gateway, name: str) -> float:
     text = gateway.http.request("GET", gateway.control + "/metrics").data.decode()
     lines = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+def test_who_gets_opentelemetrys_variables(shared: tuple[Gateway, Collector]) -> None:
+    """Workers do, where the exporter reads them; runners, in which a model's code runs, do not: they may be secrets."""
+    gateway, _collector = shared
+    for process, gets in (("gateway.worker", True), ("bundles/runner", False)):
+        (pid,) = gateway.children(process)
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        assert (b"OTEL_SERVICE_NAME=roadside" in variables) is gets
+        assert not [one for one in variables if one.startswith(b"SNOWGATE_")]
 
 
 def test_a_traced_call_is_one_tree_under_the_clients_span(shared: tuple[Gateway, Collector]) -> None:

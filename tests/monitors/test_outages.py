@@ -1,4 +1,4 @@
-"""Incidents about runners: told once, paged, over when the version serves, and apart from those about shifts."""
+"""Incidents about runners and the log: told once, paged, over when all is well, and apart from those about shifts."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from monitors.desk import Desk
-from monitors.incidents import Incidents
+from monitors.incidents import IncidentError, Incidents
 from monitors.outages import Outages
 from state import Change
 from state.sqlite import SqliteState
@@ -74,3 +74,32 @@ def test_an_outage_is_no_shift(state: SqliteState, outages: Outages) -> None:
     found = desk.active("signs")
     assert found is not None
     assert found["id"] == "signs-1"
+
+
+def test_a_log_that_fails_is_told_once_and_decided_by_nobody(state: SqliteState, outages: Outages) -> None:
+    """It has the disk's word in it, people can say that they look at it, and it ends when the log is written again."""
+    outages.log_works("every worker can write its log again")
+    outages.log_fails("No space left on device (worker w0)")
+    outages.log_fails("No space left on device (worker w1)")
+    incidents = Incidents(state, lambda: TIME)
+    (incident,) = incidents.list()
+    assert (incident["id"], incident["cause"], incident["state"]) == ("log-20261124-093012", "log", "open")
+    with pytest.raises(IncidentError, match="about the log, not about a model"):
+        incidents.decide(incident["id"], "model-broken", "ada", "it must be somebody's fault")
+    incidents.acknowledge(incident["id"], "ada", "I make room")
+    park(outages)
+    outages.served("sha256:1")
+    assert {one["cause"]: one["state"] for one in incidents.list()} == {"log": "acknowledged", "runner": "resolved"}
+    outages.log_works("every worker can write its log again")
+    assert incidents.get(incident["id"])["state"] == "resolved"
+    pages = {one.body["page"]["event"]: one.body["page"] for one in state.list("outbox/log-")}
+    assert set(pages) == {"open", "resolved"}
+    assert [one["command"] for one in pages["open"]["questions"]] == ["snowgate doctor"]
+
+
+def test_the_monitor_leaves_the_logs_incident_alone(state: SqliteState, outages: Outages) -> None:
+    """It is about no model: the desk gives it to no detector."""
+    outages.log_fails("Input/output error (worker w0)")
+    desk = Desk(state, None)
+    assert [one["cause"] for one in desk.all()] == ["log"]
+    assert desk.active("signs") is None

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,31 @@ def test_doctor_finds_wrong_settings_and_open_doors(
     assert "did you mean" in found["settings"]["found"]
 
 
+def test_doctor_tells_of_the_extras(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What pictures and traces need is said with what to install; a password in the endpoint is not shown."""
+    _code, found = diagnosis(capsys)
+    assert "bundles can decode pictures" in found["images"]["found"]
+    assert "no endpoint" in found["tracing"]["found"]
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:secret@collector:4318")
+    code, found = diagnosis(capsys)
+    assert (code, found["tracing"]["state"]) == (0, "ok")
+    assert found["tracing"]["found"] == "1.00% of the calls are traced, spans go to collector"
+    found_here = Distribution.from_name
+
+    def without_extras(name: str) -> Distribution:
+        if name in ("pillow", "opentelemetry-exporter-otlp-proto-http"):
+            raise PackageNotFoundError(name)
+        return found_here(name)
+
+    monkeypatch.setattr(Distribution, "from_name", without_extras)
+    code, found = diagnosis(capsys)
+    assert (code, found["tracing"]["state"]) == (1, "failed")
+    assert "snowgate[otel]" in found["tracing"]["found"]
+    assert (found["images"]["state"], found["images"]["advice"]) == ("ok", "pip install 'snowgate[images]'")
+
+
 def test_a_home_below_a_file_fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """A home that can't be made is found before it is needed."""
     (tmp_path / "file").write_text("")
@@ -96,7 +122,7 @@ def test_config_says_where_each_value_comes_from(capsys: pytest.CaptureFixture[s
     assert found["server.workers"] == {"key": "server.workers", "value": 2, "origin": "snowgate.toml"}
     assert found["server.port"]["origin"] == "SNOWGATE_SERVER__PORT"
     assert found["server.host"]["origin"] == "default"
-    assert found["models.v1.5.replicas"]["value"] == 3
+    assert found["models.v1.5.replicas"] == {"key": "models.v1.5.replicas", "value": 3, "origin": "snowgate.toml"}
     assert run(capsys, "config", "show")[1].splitlines()[0].split() == ["KEY", "VALUE"]
     assert run(capsys, "config", "show", "--origin")[1].splitlines()[0].split() == ["KEY", "VALUE", "ORIGIN"]
 

@@ -23,11 +23,24 @@ def test_the_server_says_what_the_files_say(capsys: pytest.CaptureFixture[str], 
         ("bundle", "list", "-o", "json"),
         ("bundle", "show", "signs@1", "-o", "json"),
         ("rollout", "get", "signs", "-o", "json"),
+        ("rollout", "list", "-o", "json"),
         ("rollout", "get", "signs"),
         ("incident", "list", "-o", "json"),
     ):
         from_home, from_server = both(capsys, gateway, *arguments)
         assert from_home == from_server, arguments
+
+
+def test_all_models_at_a_glance(capsys: pytest.CaptureFixture[str], gateway: Gateway) -> None:
+    """One line a model: the versions with their shares, and how many of their runners are ready, in every form."""
+    told, _same = both(capsys, gateway, "rollout", "list")
+    words = told.splitlines()[1]
+    for part in ("signs", "production", "version 1, 70 %", "version 2, 30 %", "version 1 1/1", "version 2 1/1"):
+        assert part in words
+    assert both(capsys, gateway, "rollout", "list", "-o", "name")[0] == "signs\n"
+    (one,) = json.loads(both(capsys, gateway, "rollout", "list", "-o", "json")[0])
+    assert [each["weight"] for each in one["actual"]["variants"]] == [7_000, 3_000]
+    assert '- "model": "signs"' in both(capsys, gateway, "rollout", "list", "-o", "yaml")[0]
 
 
 def test_a_prediction_is_found_by_either_way(capsys: pytest.CaptureFixture[str], gateway: Gateway) -> None:

@@ -291,3 +291,9 @@ def test_load_and_unload(packed: Packed, home: Home, start: Callable[..., Gatewa
         assert gateway.call()[0] == 200
         client.unload_model("signs")
         assert not client.is_model_ready("signs")
+    # KServe's message has the model's name as its first field, where Triton's has the repository's.
+    with grpc.insecure_channel(gateway.ready["grpc"]) as channel:
+        for method, ready in (("Load", 200), ("Unload", 404)):
+            asked = channel.unary_unary(f"/inference.GRPCInferenceService/RepositoryModel{method}")
+            assert asked(b"\x0a\x05signs", timeout=60) == b""
+            assert gateway.call()[0] == ready

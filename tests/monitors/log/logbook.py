@@ -13,8 +13,10 @@ from monitors.log.writer import SegmentWriter
 WAIT_SECONDS = 30
 
 
-def record(kind: str = "answered", *, data: bytes = bytes(range(12)), now_ns: int | None = None) -> Record:
-    """Make a record; `data` is its input tensor."""
+def record(
+    kind: str = "answered", *, data: bytes = bytes(range(12)), now_ns: int | None = None, group: int = 7
+) -> Record:
+    """Make a record; `data` is its input tensor, `group` the hash of its unit."""
     now = time_ns() if now_ns is None else now_ns
     return Record(
         id=new_id(now),
@@ -27,7 +29,7 @@ def record(kind: str = "answered", *, data: bytes = bytes(range(12)), now_ns: in
         reason="split",
         probability=0.9,
         status=200,
-        group=7,
+        group=group,
         signals={"class": [3], "energy": [1.5]},
         timings={"total": 1.25},
         payload=Payload(unit="camera", inputs=[Tensor("x", "UINT8", [len(data)], data)]),
@@ -37,14 +39,18 @@ def record(kind: str = "answered", *, data: bytes = bytes(range(12)), now_ns: in
 class Logbook:
     """One writer on a folder, and the answers of its `on_durable`."""
 
-    def __init__(self, folder: Path, name: str = "w0", segment_bytes: int = 1 << 20) -> None:
+    def __init__(
+        self, folder: Path, name: str = "w0", segment_bytes: int = 1 << 20, inline_bytes_max: int = 1 << 20
+    ) -> None:
         self.folder = folder
         self.name = name
         self.durable: list[str] = []
         self.refused: dict[str, OSError] = {}
         self.batches: list[int] = []
         self._condition = threading.Condition()
-        self.writer = SegmentWriter(folder, name, self._done, segment_bytes=segment_bytes)
+        self.writer = SegmentWriter(
+            folder, name, self._done, segment_bytes=segment_bytes, inline_bytes_max=inline_bytes_max
+        )
 
     def _done(self, tokens: list[Any], error: OSError | None) -> None:
         with self._condition:

@@ -1,3 +1,4 @@
+import resource
 import threading
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from monitors.log import writer as writing
 from monitors.log.errors import LogBusy, LogFull, RecordUnwritable
 from monitors.log.reader import LogReader
 from monitors.log.record import Tensor, new_id
-from monitors.log.segment import Segment
+from monitors.log.segment import HEADER_BYTES, Segment
 from monitors.log.writer import SegmentWriter
 from tests.conftest import wait_until
 from tests.monitors.log.logbook import Logbook, ids_read, record
@@ -195,3 +196,50 @@ def test_nothing_stays_open(tmp_path: Path) -> None:
     reader.close()
     book.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_after_an_error_the_writer_tries_the_disk_by_itself(tmp_path: Path) -> None:
+    """Nobody appends any more, and yet its owner hears when there is room again; what was tried leaves no trace."""
+    said: list[tuple[list[object], OSError | None]] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer = SegmentWriter(tmp_path, "w0", lambda tokens, error: said.append((tokens, error)))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (HEADER_BYTES, hard))
+    try:
+        writer.append(record(), "lost")
+        wait_until(lambda: said, what="the failure")
+        wait_until(lambda: writer._pause == writing.RETRY_SECONDS, what="a try that failed too")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    wait_until(lambda: len(said) == 2, what="the word that all is well")
+    ((lost, error), well) = said
+    assert lost == ["lost"]
+    assert error is not None
+    assert well == ([], None)
+    segment = tmp_path / "w0" / "0000000001.seg"
+    assert segment.stat().st_size == HEADER_BYTES
+    assert [one.name for one in segment.parent.glob("*.seg")] == [segment.name]
+    good = record()
+    writer.append(good, "kept")
+    writer.close()
+    assert said[2:] == [(["kept"], None)]
+    assert ids_read(tmp_path) == [good.id]
+    assert LogReader(tmp_path).verify().first_bad is None
+
+
+def test_a_writer_opens_while_the_disk_is_full(tmp_path: Path) -> None:
+    """A worker must start then, as some models are served unlogged: the writer says at once how it is, and later."""
+    said: list[tuple[list[object], OSError | None]] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    Logbook(tmp_path).close()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        writer = SegmentWriter(tmp_path, "w0", lambda tokens, error: said.append((tokens, error)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [(tokens, error is None) for tokens, error in said] == [([], False)]
+    wait_until(lambda: len(said) == 2, what="room")
+    assert said[1] == ([], None)
+    writer.append(record(), 0)
+    writer.close()
+    assert said[2:] == [([0], None)]
+    assert len(ids_read(tmp_path)) == 1

@@ -1,7 +1,7 @@
 """Where the CPU of a prediction goes: each process of a gateway under load, split by stage.
 
-    python load_tests/profile.py                                      the MLP as JSON, 64 at once, on one core
-    python load_tests/profile.py --model cnn --body binary -o json
+    python load_tests/stages.py                                      the MLP as JSON, 64 at once, on one core
+    python load_tests/stages.py --model cnn --body binary -o json
 
 py-spy samples the threads of each process that run (pip install 'snowgate[bench]'; it needs the right to trace other
 processes: root, or kernel.yama.ptrace_scope=0). A sample counts for the stage of its innermost frame that has one; the
@@ -22,7 +22,7 @@ from linecache import getline
 from pathlib import Path
 from typing import Any
 
-# In place of this script's folder, which has a module of the standard library's name in it.
+# In place of this script's folder: it is the checkout's own code that is measured, and it names its modules in full.
 sys.path[0] = str(Path(__file__).parents[1])
 
 from load_tests.comparison import keeper
@@ -105,7 +105,7 @@ def processes(root: int) -> dict[int, str]:
     return found
 
 
-def profile(server: Server, load: Load, model: str) -> dict[str, Any]:
+def measure(server: Server, load: Load, model: str) -> dict[str, Any]:
     """Load a running gateway and sample all of its processes meanwhile."""
     load.drive(server, server.models[model])
     pids = processes(server.pid)
@@ -148,14 +148,14 @@ def main() -> None:
         missing = "py-spy samples the processes, and is not installed: pip install 'snowgate[bench]'"
     if missing is not None:
         parser.exit(2, f"{missing}\n")
-    with tempfile.TemporaryDirectory(prefix="snowgate-profile-") as folder:
+    with tempfile.TemporaryDirectory(prefix="snowgate-stages-") as folder:
         work = Path(folder)
         models = {chosen.model: write_models(work / "models")[chosen.model]}
         load = Load(chosen.body, chosen.concurrency, chosen.seconds, allowed_cpus()[1:2])
         say(f"packing and serving the {chosen.model}")
         with Server(Snowgate(), Path(sys.executable), models, work=work, cores=1, cpus=allowed_cpus()[:1]) as server:
             say(f"{chosen.seconds} s to warm up, {chosen.seconds} s sampled")
-            found = profile(server, load, chosen.model)
+            found = measure(server, load, chosen.model)
             machine = describe(work)
     if chosen.form == "json":
         print(json.dumps(found | {"machine": machine}, indent=2))
