@@ -161,12 +161,22 @@ class RunnerConnection:
 
 
 class RunnerProcess:
-    """A runner of one's own, for packing and reproducing: `with RunnerProcess(directory) as runner: …`."""
+    """A runner of one's own, for packing, reproducing and replaying: `with RunnerProcess(directory) as runner: …`."""
 
-    def __init__(self, directory: Path, python: str = sys.executable, engine: str = EAGER) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        python: str = sys.executable,
+        engine: str = EAGER,
+        device: str = CPU,
+        *,
+        confined: bool = True,
+    ) -> None:
         self._directory = directory
         self._python = python
         self._engine = engine
+        self._device = device
+        self._confined = confined
 
     def __enter__(self) -> Self:
         """Start it and wait until it is ready. Raises RunnerFailed."""
@@ -175,12 +185,12 @@ class RunnerProcess:
         scratch = Path(self._folder.name)
         self.socket_path = str(scratch / SOCKET)
         self._process = subprocess.Popen(
-            command(self._directory, scratch, self._python, self._engine),
+            command(self._directory, scratch, self._python, self._engine, self._device, confined=self._confined),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             cwd=scratch,
-            env=environment(scratch),
+            env=environment(scratch, self._device),
         )
         try:
             self.ready = self._wait_ready()

@@ -10,13 +10,14 @@
 so their handlers are plain functions, which the framework runs on threads.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import Metric
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from gateway import metrics_page
 from gateway.console.live import Live
@@ -67,6 +68,20 @@ class Decide(Body):
     reason: Reason
 
 
+class Label(Body):
+    """What turned out to be true of a prediction, which is named by its id or by the client's own."""
+
+    prediction_id: str | None = Field(None, description="The prediction's id, or ID.row for a row of several.")
+    client_id: str | None = Field(None, description="The client's own id of its request: the protocol's `id`.")
+    row: StrictInt | None = Field(None, description="The row of a request with several; null for all of it.")
+    value: StrictBool | StrictInt | StrictFloat | StrictStr = Field(description="The truth: a class, or a number.")
+    name: str = Field("label", description="What is labelled: an output's name where there are several.")
+    time: StrictFloat | StrictInt | StrictStr | None = Field(
+        None, description="When it was found out: RFC 3339, or seconds since 1970; null: now."
+    )
+    source: str = Field("api", description="Who says so.")
+
+
 def create_app(
     operations: Operations,
     *,
@@ -101,7 +116,9 @@ def create_app(
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics(request: Request) -> Response:
-        body, media_type = metrics_page.render(families(), operations.state, request.headers.get("accept", ""))
+        # The labels may be waited for, while somebody writes ten thousand of them.
+        counted = [*families(), *await asyncio.to_thread(operations.labels.families)]
+        body, media_type = metrics_page.render(counted, operations.state, request.headers.get("accept", ""))
         return Response(body, media_type=media_type)
 
     app.add_middleware(Guard, allowed_hosts=allowed_hosts, key_digests=key_digests, on_first=sampler.start)
@@ -208,6 +225,12 @@ def _looking(operations: Operations, traffic: Traffic) -> APIRouter:
     def prediction(id: str, *, chain: bool = False) -> dict[str, Any]:
         """One prediction; with `chain`, all that stands behind it."""
         return operations.prediction(id, chain_wanted=chain)
+
+    @router.post("/labels")
+    def label(body: Label | list[Label]) -> dict[str, Any]:
+        """Say what turned out to be true: one label or a list; `problems` name those that were not taken as meant."""
+        labels = body if isinstance(body, list) else [body]
+        return operations.label([one.model_dump(exclude_none=True) for one in labels], actor="api")
 
     @router.get("/bundles")
     def bundles() -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
@@ -28,6 +28,7 @@ from gateway.export import process as export
 from gateway.export.delivery import read_headers
 from gateway.keeping import Keeping
 from gateway.keys import key_digests
+from gateway.labels import Labels
 from gateway.operations import Operations
 from gateway.repository import Repository
 from gateway.settings import Settings, SettingsError
@@ -42,6 +43,8 @@ log = logging.getLogger("snowgate.control")
 GRPC_OFFSET = 1
 CONTROL_OFFSET = 2
 READY_SECONDS = 120.0
+JOIN_SECONDS = 2.0
+"""How often labels without a prediction are looked at, and for how long: nothing where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
             outages = Outages(state, page_links, settings.server.environment, now)
             control = Control(home, state, settings, sockets, outages)
             operations = Operations(home, state, Incidents(state, now))
+            files.callback(operations.labels.close)
             app = _admin_app(operations, control, settings)
             server = _admin_server(app)
             ending = asyncio.Event()
@@ -93,6 +97,8 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
                 asyncio.get_running_loop().add_signal_handler(number, ending.set)
             serving = asyncio.create_task(server.serve(sockets=[admin]))
             processes.push_async_callback(_end_admin, app, server, serving)
+            joining = asyncio.create_task(_join_labels(operations.labels, ending))
+            processes.push_async_callback(_ended, joining, ending)
             processes.push_async_callback(Checkpoints(home, state, settings.log.checkpoint_seconds).close)
             control.start(beside(home, settings, page_links), _answers(operations, control, settings))
             processes.push_async_callback(control.stop)
@@ -112,6 +118,22 @@ def _answers(operations: Operations, control: Control, settings: Settings) -> An
         return statistics_json(control.families())
 
     return {"index": repository.index, "load": repository.load, "unload": repository.unload, "statistics": statistics}
+
+
+async def _join_labels(labels: Labels, ending: asyncio.Event) -> None:
+    """Join labels that came before their predictions, or were more than one call had time for."""
+    while not ending.is_set():
+        try:
+            await asyncio.to_thread(labels.keep_joining, JOIN_SECONDS)
+        except Exception:
+            log.exception("labels could not be joined; tried again in %.0f s", JOIN_SECONDS)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ending.wait(), JOIN_SECONDS)
+
+
+async def _ended(task: asyncio.Task[None], ending: asyncio.Event) -> None:
+    ending.set()
+    await task
 
 
 def check_exposure(settings: Settings) -> None:

@@ -22,7 +22,7 @@ COMMANDS = {
     "rollout": ("gateway.commands.rollout:rollout", "See a rollout, promote or abort it; scale runners."),
     "prediction": (
         "gateway.commands.prediction:prediction",
-        "Look up what was answered, and all that stands behind it.",
+        "Look up what was answered and why; say what turned out to be true.",
     ),
     "incident": ("gateway.commands.incident:incident", "See what shifted, acknowledge it, decide about it."),
     "monitor": ("gateway.commands.monitor:monitor", "See what is watched, and how far it is from a page."),

@@ -6,7 +6,7 @@ abort writes a rejection into live state, and control, which alone writes routes
 when no gateway runs, and takes effect when one starts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from bundles.home import Home
 from bundles.refs import GitRefs, Ref, check_name
 from gateway.audit import audit, now
 from gateway.deployment import deployment_json, rollout_json
+from gateway.labels import LABELS_MAX, Labels
 from gateway.overview import overview_json
 from gateway.prediction import bundle_json, chain, record_json, ref_words
 from gateway.settings import REPLICAS_MAX
@@ -80,6 +81,7 @@ class Operations:
         self._home = home
         self._state = state
         self._incidents = incidents
+        self.labels = Labels(home)
         self._opened: GitRefs | None = None
         self._opening = Lock()
 
@@ -249,8 +251,14 @@ class Operations:
             raise OperationError(
                 f"prediction {id}: not in the log of home {self._home.path}; is it another home's (--home)?", 404
             )
-        shown = record_json(record)
+        shown = record_json(record) | {"labels": self.labels.of(record.id)}
         return shown | {"provenance": chain(record, self._home, self.refs)} if chain_wanted else shown
+
+    def label(self, labels: Sequence[Mapping[str, Any]], *, actor: str) -> dict[str, Any]:
+        """Say what turned out to be true of predictions; see `Labels.add`. Raises OperationError: too many (422)."""
+        if len(labels) > LABELS_MAX:
+            raise OperationError(f"{len(labels)} labels: expected at most {LABELS_MAX} a call; send them in parts", 422)
+        return self.labels.add(labels, actor)
 
     def incidents(self, model: str | None = None) -> list[dict[str, Any]]:
         """Return all incidents, or those of one model, newest first."""

@@ -4,6 +4,7 @@ The key, when the gateway asks for one, comes from SNOWGATE_API_KEY.
 """
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -65,6 +66,10 @@ class RemoteOperations:
         """See `Operations.prediction`."""
         return self._ask("GET", f"predictions/{_part(id)}?chain={'true' if chain_wanted else 'false'}")
 
+    def label(self, labels: Sequence[Mapping[str, Any]], *, actor: str) -> Any:
+        """See `Operations.label`."""
+        return self._ask("POST", "labels", [{"source": actor, **one} for one in labels])
+
     def incidents(self, model: str | None = None) -> Any:
         """See `Operations.incidents`."""
         return self._ask("GET", "incidents" + (f"?model={_part(model)}" if model else ""))
@@ -99,7 +104,7 @@ class RemoteOperations:
         """See `Operations.monitors`."""
         return self._ask("GET", "monitors")
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def _ask(self, method: str, path: str, body: dict[str, Any] | list[Any] | None = None) -> Any:
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         key = os.environ.get("SNOWGATE_API_KEY")
         if key:

@@ -168,7 +168,7 @@ def gc(home: Path, output: str, dry_run: bool) -> None:
         ("bytes", lambda one: f"{one['size_bytes']:,}"),
     ]
     show(rows, output, columns=columns, name="path")
-    progress(f"{sum(one['size_bytes'] for one in rows):,} bytes {'would be' if dry_run else 'are'} free again")
+    progress(f"{sum(one.size_bytes for one in found):,} bytes {'would be' if dry_run else 'are'} free again")
 
 
 @bundle.command()

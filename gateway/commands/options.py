@@ -78,9 +78,11 @@ def operations(home: Path, server: str | None) -> Iterator[Operations | RemoteOp
         return
     opened = existing_home(home)
     state = SqliteState(opened.state)
+    work = Operations(opened, state, Incidents(state, now))
     try:
-        yield Operations(opened, state, Incidents(state, now))
+        yield work
     finally:
+        work.labels.close()
         state.close()
 
 

@@ -6,8 +6,10 @@ from typing import Any
 import click
 
 from gateway.commands.bundle import code_words, signer
+from gateway.commands.label import label_
 from gateway.commands.options import NounGroup, operations, operator_options
 from gateway.commands.prediction_export import export
+from gateway.commands.replay import replay_
 from gateway.output import facts, show, table
 
 TEXT_SHOWN_MAX = 60
@@ -16,10 +18,12 @@ TEXT_SHOWN_MAX = 60
 
 @click.group(cls=NounGroup)
 def prediction() -> None:
-    """Look up what was answered, and all that stands behind it."""
+    """Look up what was answered and why; say what turned out to be true."""
 
 
 prediction.add_command(export)
+prediction.add_command(label_)
+prediction.add_command(replay_)
 
 
 @prediction.command("show")
@@ -60,6 +64,7 @@ def _tell(one: dict[str, Any]) -> None:
             ("trace", one["trace_id"]),
             ("span", one["span_id"]),
             ("payload", _kept(one)),
+            ("ask again", f"snowgate prediction replay {one['id']}" if one["kind"] == "answered" else None),
         ]
     )
     for side in ("inputs", "model_inputs", "model_outputs", "outputs"):
@@ -68,8 +73,18 @@ def _tell(one: dict[str, Any]) -> None:
             click.echo(f"  {label} {tensor['name']}: {tensor['datatype']} {tensor['shape']}  {_brief(tensor)}")
     for name, values in one["signals"].items():
         click.echo(f"  signal {name}: {_numbers(values)}")
+    for said in one["labels"]:
+        click.echo(f"  {_label_words(said)}")
     if one.get("provenance"):
         _tell_chain(one["provenance"])
+
+
+def _label_words(said: dict[str, Any]) -> str:
+    where = "" if said["row"] is None else f" of row {said['row']}"
+    judged = {True: ", the answer was right", False: ", the answer was wrong", None: ""}[said["correct"]]
+    loss = "" if said["loss"] is None else f", squared error {said['loss']:.4g}"
+    then = "" if said["holds"] else "; no longer: something else was said since"
+    return f"{said['name']}{where}: {said['value']} (by {said['source']}, {said['time']}{judged}{loss}{then})"
 
 
 def _tell_chain(chain: dict[str, Any]) -> None:
