@@ -26,6 +26,8 @@ SAFE = "".join(one for one in punctuation if one not in '"%')
 """What a header may hold as it is, beside letters and digits (HTTP binding, 3.1.3.2)."""
 TRANSPORT = {"binary_data_output"}
 """Parameters that say how an answer travels: here it travels as JSON."""
+KNOWN = {"name", "datatype", "shape", "parameters", "data"}
+"""What the protocol says of a tensor."""
 ENDPOINTS = {"stable": "default", None: "default"}
 """Their name for the version that has all others' traffic."""
 
@@ -107,16 +109,17 @@ def _pair(
 ) -> list[Event]:
     payload = record.payload or Payload()
     more = extensions | _known({"modelversion": record.version} | _origin(record))
+    inputs, outputs = _held(payload.inputs), _held(payload.outputs)
     found = []
-    if payload.inputs:
+    if inputs:
         attributes = _attributes(record, environment, f"{authority}.serving.inference.request", record.time)
         attributes["id"] += endings[0]
-        found.append(Event(record.id, attributes | more, _request(payload)))
-    if payload.inputs and payload.outputs and record.status == 200:
+        found.append(Event(record.id, attributes | more, _request(payload, inputs)))
+    if inputs and outputs and record.status == 200:
         answered = record.time + record.timings.get("total", 0.0) / 1_000
         attributes = _attributes(record, environment, f"{authority}.serving.inference.response", answered)
         attributes["id"] += endings[1]
-        found.append(Event(record.id, attributes | more, _response(record, payload)))
+        found.append(Event(record.id, attributes | more, _response(record, payload, outputs)))
     return found
 
 
@@ -150,25 +153,31 @@ def _known(named: dict[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def _request(payload: Payload) -> dict[str, Any]:
+def _request(payload: Payload, inputs: Sequence[Tensor]) -> dict[str, Any]:
     document: dict[str, Any] = {} if payload.client_id is None else {"id": payload.client_id}
     parameters = {name: value for name, value in payload.parameters.items() if name not in TRANSPORT}
     if parameters:
         document["parameters"] = parameters
-    return document | {"inputs": [_tensor(one) for one in payload.inputs]}
+    return document | {"inputs": [_tensor(one) for one in inputs]}
 
 
-def _response(record: Record, payload: Payload) -> dict[str, Any]:
+def _response(record: Record, payload: Payload, outputs: Sequence[Tensor]) -> dict[str, Any]:
     return {
         "model_name": record.model,
         "model_version": record.version,
         "id": payload.client_id or record.id,
         "parameters": {"snowgate_prediction_id": record.id, "snowgate_variant": record.variant or ""},
-        "outputs": [_tensor(one) for one in payload.outputs],
+        "outputs": [_tensor(one) for one in outputs],
     }
 
 
+def _held(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return those of which the log has bytes: the protocol knows no tensor whose data is withheld."""
+    return [one for one in tensors if one.data or one.withheld is None]
+
+
 def _tensor(tensor: Tensor) -> dict[str, Any]:
-    """Return a tensor as receivers know it: they have no BF16, and an FP32 holds each exactly."""
+    """Return a tensor as the protocol knows it: without BF16, of which FP32 holds each value exactly."""
     document = tensor_json(tensor)
-    return document | {"datatype": "FP32"} if tensor.datatype == "BF16" else document
+    known = {name: value for name, value in document.items() if name in KNOWN}
+    return known | {"datatype": "FP32"} if tensor.datatype == "BF16" else known

@@ -93,6 +93,20 @@ def test_what_there_is_no_body_of_becomes_no_event(made: Record, types: list[str
     assert len(cloudevents(made, "production")) == 1
 
 
+def test_what_the_log_was_told_not_to_keep_is_left_out() -> None:
+    """A tensor whose bytes are withheld is in no event of others' shapes, where it would be malformed; alone, it makes
+    none. One in a file of its own goes as any other.
+    """
+    secret = Tensor("face", "UINT8", [3], b"", withheld="redacted")
+    large = Tensor("x", "UINT8", [2], b"\1\2", data_ref="sha256:ab")
+    answered = record(payload=Payload(inputs=[secret, large], outputs=[Tensor("y", "INT8", [1], b"\1")]))
+    request, _response = kserve(answered, "production")
+    assert request.data["inputs"] == [{"name": "x", "datatype": "UINT8", "shape": [2], "data": [1, 2]}]
+    assert seldon(record(payload=Payload(inputs=[secret], outputs=[large])), "production") == []
+    (whole,) = cloudevents(answered, "production")
+    assert whole.data["inputs"][0]["withheld"] == "redacted"
+
+
 def test_a_shadow_s_events_are_not_those_of_the_call_it_shadows() -> None:
     """Its record has the id of the call; receivers that drop doubles must not drop it."""
     primary, shadow = record(version="1", variant="stable"), record(version="2", kind="shadow", variant="shadow")
