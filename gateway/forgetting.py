@@ -9,12 +9,14 @@ nobody answers for, and one after it. Neither has the unit in the clear.
 """
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import closing
 from typing import Any
 
 from bundles.errors import BundleError
 from bundles.home import Home
 from gateway.audit import audit, now
 from gateway.keys import read_unit_key, unit_hash
+from gateway.labels import Labels
 from gateway.notary import HomeNotary
 from gateway.operations import OperationError
 from monitors.log import forget as segments
@@ -33,7 +35,13 @@ def erase_tensor_files(home: Home, _found: Found) -> Mapping[str, int]:
     return {"tensor_files": tensors.collect(home.log).files}
 
 
-ERASERS: tuple[Eraser, ...] = (erase_tensor_files,)
+def erase_labels(home: Home, found: Found) -> Mapping[str, int]:
+    """Erase what was said of the predictions, and the way from their clients' ids to them."""
+    with closing(Labels(home)) as labels:
+        return {"labels": labels.forget(found.ids)}
+
+
+ERASERS: tuple[Eraser, ...] = (erase_tensor_files, erase_labels)
 """In this order, when the payloads in the segments are gone: what is made from them can be made anew then."""
 
 

@@ -68,7 +68,7 @@ class Labels:
         kept = [(index, target) for index, target in targets.items() if isinstance(target, Target | str)]
         said = store.add([(labels[index], target) for index, target in kept], time())
         for (index, about), outcome in zip(kept, said, strict=True):
-            outcomes[index] = (outcome, about if isinstance(about, str) else "")
+            outcomes[index] = (outcome, about if isinstance(about, str) and outcome == "unmatched" else "")
         for index, target in targets.items():
             if isinstance(target, ValueError):
                 outcomes[index] = ("refused", str(target))
@@ -103,6 +103,10 @@ class Labels:
         # Two at once would read the same.
         with self._following:
             return join.follow(seconds)
+
+    def forget(self, predictions: Sequence[str]) -> int:
+        """Erase all that was said of some predictions; return how many labels it was."""
+        return self._store().forget(predictions) if self._there() else 0
 
     def waiting(self) -> int:
         """Return how many labels have no prediction."""

@@ -72,6 +72,10 @@ class Ledger:
         self._gathered.append((record, step))
         return step
 
+    def when_durable(self, record: Record) -> Step:
+        """Queue a record that is waited for, whatever `durability` says. Raises as `append` does."""
+        return self.append(record, lone=False)
+
     def undurable(self) -> tuple[int, float]:
         """Return how many records of answered calls are not durable yet, and the age of the oldest in seconds."""
         return 0, 0.0
@@ -139,13 +143,17 @@ class AsyncLedger(Ledger):
         if not undurable:
             self._oldest = now
         elif now - self._oldest >= self._loss_seconds or len(undurable) >= self._loss_records:
-            return super().append(record, lone=False)
+            return self.when_durable(record)
         undurable[record.id] = now
-        self._metrics.undurable[record.kind] += 1
+        self._metrics.undurable[record.kind] += record.calls
         if not self._gathered:
             self._loop.call_later(GATHER_SECONDS, self._hand_over)
         self._gathered.append((record, record))
         return DONE
+
+    def when_durable(self, record: Record) -> Step:
+        """As `Ledger.when_durable`."""
+        return super().append(record, lone=False)
 
     def undurable(self) -> tuple[int, float]:
         """As `Ledger.undurable`."""
@@ -190,12 +198,12 @@ class AsyncLedger(Ledger):
 
     def _settle(self, record: Record) -> None:
         del self._undurable[record.id]
-        self._metrics.undurable[record.kind] -= 1
+        self._metrics.undurable[record.kind] -= record.calls
 
     def _lose(self, records: list[Record], error: Exception) -> None:
         for record in records:
             self._settle(record)
-            self._metrics.unlogged[record.kind] += 1
+            self._metrics.unlogged[record.kind] += record.calls
         if records:
             first = records[0].id
             log.error("%d answered calls, %s first, are not in the log: %s", len(records), first, error)

@@ -8,7 +8,7 @@ when no gateway runs, and takes effect when one starts.
 
 from collections.abc import Mapping, Sequence
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 from bundles.bundle import open_bundle
 from bundles.errors import BundleError, RefConflict, UnknownReference
@@ -16,6 +16,7 @@ from bundles.home import Home
 from bundles.refs import GitRefs, Ref, check_name
 from gateway.audit import audit, now
 from gateway.deployment import deployment_json, rollout_json
+from gateway.incidents import EFFECTS, RUNNER_EFFECT, VERDICTS, Incidents
 from gateway.labels import LABELS_MAX, Labels
 from gateway.overview import overview_json
 from gateway.prediction import bundle_json, chain, record_json, ref_words
@@ -25,23 +26,6 @@ from monitors.log.errors import LogError
 from monitors.log.reader import LogReader
 from state import Change, State
 
-VERDICTS = ("model-broken", "world-changed", "data-pipeline", "expected-event", "false-alarm")
-EFFECTS = {
-    "model-broken": (
-        "version {version} of {model} is rejected: control takes it off the route, goes back to the version before "
-        "and will not start it again until `snowgate deploy {model}@{version} --again --reason …`"
-    ),
-    "world-changed": "what was predicted since {onset} becomes the new baseline of version {version}",
-    "data-pipeline": "nothing is rolled back and the baseline stays: mend what feeds the model",
-    "expected-event": "nothing is rolled back and the baseline stays",
-    "false-alarm": "nothing is rolled back and the baseline stays; the detectors start again",
-}
-"""What each verdict brings about, in the words that the answer to a decision carries."""
-RUNNER_EFFECT = (
-    "nothing is rolled back; `snowgate deploy {model}@{version} --again --reason …` starts the version's runners again"
-)
-"""The same of an incident about a runner, but for `model-broken`."""
-
 
 class OperationError(Exception):
     """Something can't be done; `str(error)` says why and what to type next, `status` is the API's for it."""
@@ -49,29 +33,6 @@ class OperationError(Exception):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
-
-
-class Incidents(Protocol):
-    """The incidents of one home. Implemented by the monitors; whoever builds `Operations` passes it in."""
-
-    refusal: type[Exception]
-    """What `get`, `acknowledge` and `decide` raise, with a sentence that says what to do."""
-
-    def list(self, model: str | None = None) -> list[dict[str, Any]]:
-        """Return all incidents, or those of one model, newest first."""
-        ...
-
-    def get(self, id: str) -> dict[str, Any]:
-        """Return one incident."""
-        ...
-
-    def acknowledge(self, id: str, actor: str, reason: str) -> dict[str, Any]:
-        """Note who takes care of it, and return the incident."""
-        ...
-
-    def decide(self, id: str, verdict: str, actor: str, reason: str) -> dict[str, Any]:
-        """Note the human's decision, and return the incident."""
-        ...
 
 
 class Operations:

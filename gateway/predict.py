@@ -61,7 +61,7 @@ class Predictor:
         self.draining = False
         self._open = 0
         """Calls that have no answer yet."""
-        self.unknown = UnknownRefusals(ledger)
+        self.unknown = UnknownRefusals(ledger, metrics)
         self._ledger = ledger
         self._metrics = metrics
         self._tracing = tracing

@@ -171,12 +171,16 @@ def missing(record: Record) -> str | None:
     """Say what a record lacks that a replay needs, or None."""
     if record.kind == "refused" or record.bundle is None:
         return f"it was refused with status {record.status}: no bundle answered"
-    if record.payload is None:
-        return "its payload is not in the log: it was erased, or not kept"
-    if not record.payload.inputs:
-        return "its inputs are not in the log"
-    if not record.payload.outputs:
-        return "its outputs are not in the log"
+    payload = record.payload
+    if payload is None:
+        return f"its payload is not in the log: {record.payload_state}"
+    for one in payload.inputs:
+        if one.withheld is not None:
+            return f"its input '{one.name}' is not whole in the log: {one.withheld}"
+    if not payload.inputs:
+        return f"its inputs are not in the log: {record.payload_state}"
+    if all(one.withheld is not None for one in payload.outputs):
+        return f"its outputs are not in the log: {record.payload_state}"
     return None
 
 
@@ -226,7 +230,8 @@ def _asked(batch: list[Record], rows: int, loaded: Loaded) -> list[Verdict]:
         assert record.payload is not None, "looked at before"
         part = slice(first, first + len(next(iter(own.values()))))
         first = part.stop
-        logged = {one.name: (one.datatype, array) for one, array in _named(record.payload.outputs, loaded)}
+        whole = [one for one in record.payload.outputs if one.withheld is None]
+        logged = {one.name: (one.datatype, array) for one, array in _named(whole, loaded)}
         verdicts.append(compare(record, logged, _cut(outputs, part), _cut(signals, part), loaded.bundle.config))
     return verdicts
 

@@ -14,6 +14,7 @@ from time import time_ns
 
 from gateway.errors import InferenceError, Unavailable
 from gateway.ledger import Ledger
+from gateway.metrics import WorkerMetrics
 from gateway.steps import start
 from monitors.log.record import UNKNOWN, Record, new_id
 
@@ -23,8 +24,10 @@ COUNT_SECONDS = 1.0
 class UnknownRefusals:
     """Counts the refusals of one worker, on the event loop's thread."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, metrics: WorkerMetrics) -> None:
         self._ledger = ledger
+        self._metrics = metrics
+        self._closing = False
         self._counted: dict[str, Record] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -46,6 +49,7 @@ class UnknownRefusals:
             )
             self._soon()
         record.calls += 1
+        self._metrics.undurable[record.kind] += 1
         return record.id
 
     def _soon(self) -> None:
@@ -63,11 +67,25 @@ class UnknownRefusals:
 
     async def _write(self, record: Record) -> None:
         try:
-            await self._ledger.append(record, lone=False)
+            await self._ledger.when_durable(record)
         except Unavailable:
-            # The log can't be written now. What was counted is counted on: one record a kind, however long it takes.
-            assert record.error_type is not None, "it counts errors of one type"
-            newer = self._counted.setdefault(record.error_type, record)
-            if newer is not record:
-                newer.calls += record.calls
-            self._soon()
+            self._put_off(record)
+        else:
+            self._metrics.undurable[record.kind] -= record.calls
+
+    def _put_off(self, record: Record) -> None:
+        """The log can't be written now: what was counted is counted on, one record a kind however long it takes."""
+        assert record.error_type is not None, "it counts errors of one type"
+        if self._closing:
+            self._metrics.undurable[record.kind] -= record.calls
+            self._metrics.unlogged[record.kind] += record.calls
+            return
+        newer = self._counted.setdefault(record.error_type, record)
+        if newer is not record:
+            newer.calls += record.calls
+        self._soon()
+
+    def close(self) -> None:
+        """Write what was counted; what can't be written now never will be."""
+        self._closing = True
+        self.flush()

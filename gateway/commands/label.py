@@ -20,6 +20,7 @@ CALL_LABELS = 1_000
 SORTED_LABELS = 200_000
 """Labels of a file that are brought into the order of their predictions, so that one walk finds them; some 100 MB."""
 INDEX_SECONDS = 2.0
+PROGRESS_LABELS = 20_000
 PROBLEMS_SHOWN_MAX = 100
 
 Work = Operations | RemoteOperations
@@ -84,39 +85,47 @@ def _send(work: Work, lines: Iterable[Line], place: str) -> dict[str, Any]:
     """Send labels in parts, name what was not taken as meant, and count."""
     counts = Counter({"accepted": 0, "duplicate": 0, "unmatched": 0, "refused": 0})
     problems: list[dict[str, Any]] = []
-    known = False
-    for part in _parts(lines, problems):
-        if not known and isinstance(work, Operations) and any("client_id" in document for _line, document in part):
-            known = _index(work)
-        answer = work.label([document for _line, document in part], actor=actor())
-        problems += [{**one, "line": part[one.pop("index")][0]} for one in answer.pop("problems")]
+    told, indexed = 0, False
+    for part, wrong in _parts(lines):
+        if not indexed and isinstance(work, Operations) and any("client_id" in document for _line, document in part):
+            indexed = _index(work)
+        answer = work.label([document for _line, document in part], actor=actor()) if part else {"problems": []}
+        found = wrong + [{**one, "line": part[one.pop("index")][0]} for one in answer.pop("problems")]
+        problems += found[: PROBLEMS_SHOWN_MAX - len(problems)]
         counts.update(answer)
-        if counts.total() > CALL_LABELS:
-            progress(f"{counts.total():,} labels: {counts['accepted']:,} accepted, {counts['unmatched']:,} unmatched")
-    counts["refused"] = sum(one["outcome"] == "refused" for one in problems)
-    for one in problems[:PROBLEMS_SHOWN_MAX]:
-        click.echo(f"  {place}{one['line'] if place else ''}{': ' if place else ''}{one['problem']}", err=True)
-    if len(problems) > PROBLEMS_SHOWN_MAX:
-        click.echo(f"  … and {len(problems) - PROBLEMS_SHOWN_MAX:,} more", err=True)
-    return {**counts, "problems": problems[:PROBLEMS_SHOWN_MAX]}
+        counts["refused"] += len(wrong)
+        if counts.total() >= told + PROGRESS_LABELS:
+            told = counts.total()
+            progress(f"{told:,} labels: {counts['accepted']:,} accepted, {counts['unmatched']:,} unmatched")
+    for one in problems:
+        click.echo(f"  {place}{one['line']}: {one['problem']}" if place else f"  {one['problem']}", err=True)
+    unnamed = counts["refused"] + counts["unmatched"] - len(problems)
+    if unnamed:
+        click.echo(f"  … and {unnamed:,} more", err=True)
+    return {**counts, "problems": problems}
 
 
-def _parts(lines: Iterable[Line], problems: list[dict[str, Any]]) -> Iterator[list[Line]]:
-    """Check the labels, and cut them into calls, in the order of their predictions as far as that can be kept."""
+def _parts(lines: Iterable[Line]) -> Iterator[tuple[list[Line], list[dict[str, Any]]]]:
+    """Check the labels, and cut them into calls, in the order of their predictions as far as that can be kept.
+
+    Yields the labels of a call, and before the first of some what is wrong among them.
+    """
     remaining = iter(lines)
     while some := list(islice(remaining, SORTED_LABELS)):
-        good = []
+        good: list[Line] = []
+        wrong: list[dict[str, Any]] = []
         for line, document in some:
             try:
                 label_of(document, "file")
             except ValueError as error:
-                problems.append({"line": line, "outcome": "refused", "problem": str(error)})
+                wrong.append({"line": line, "outcome": "refused", "problem": str(error)})
             else:
                 good.append((line, document))
+        yield [], wrong
         # What is said later of the same stays behind: sorting keeps the order among equals.
         good.sort(key=lambda one: one[1].get("prediction_id", "").partition(".")[0])
         for first in range(0, len(good), CALL_LABELS):
-            yield good[first : first + CALL_LABELS]
+            yield good[first : first + CALL_LABELS], []
 
 
 def _index(work: Operations) -> bool:

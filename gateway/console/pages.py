@@ -14,7 +14,8 @@ from starlette.staticfiles import StaticFiles
 from gateway.console import drawing, words
 from gateway.console.live import STREAMS_MAX, Live
 from gateway.guard import given_name
-from gateway.operations import EFFECTS, VERDICTS, OperationError, Operations
+from gateway.incidents import EFFECTS, VERDICTS
+from gateway.operations import OperationError, Operations
 from gateway.problems import problem
 from gateway.traffic import Traffic
 

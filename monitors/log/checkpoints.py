@@ -120,9 +120,10 @@ def take_checkpoint(
     with locked(directory):
         path = directory / FILE
         lines = last_lines(path)
-        before = _newest(lines, notary, kept)
+        before = _newest(path, notary, kept)
         begun = {} if before is None else {one.writer: one for one in before.begins}
-        begun |= {one.writer: one for one in begins}
+        # What was given up once is never asked for again.
+        begun |= {one.writer: one for one in begins if one.writer not in begun or one.seq > begun[one.writer].seq}
         found = heads(directory)
         lost = [] if before is None else _lost(directory, before.heads, begun)
         checkpoint = Checkpoint(
@@ -143,6 +144,12 @@ def begin_at(directory: Path, writer: str, number: int) -> Head:
     with Segment(directory, writer, number) as segment:
         header = segment.header
         return Head(writer, number, HEADER_BYTES, header.first_seq, header.previous.hex())
+
+
+def begun(directory: Path, notary: Notary) -> dict[str, int]:
+    """Return the segments with which the writers' chains begin, by the newest checkpoint of a trusted key."""
+    newest = _newest(directory / FILE, notary, None)
+    return {} if newest is None else {one.writer: one.segment for one in newest.begins}
 
 
 def heads(directory: Path) -> list[Head]:
@@ -184,13 +191,15 @@ def _lost(directory: Path, before: Sequence[Head], begun: dict[str, Head]) -> li
     return lost[:CARRIED_MAX]
 
 
-def _newest(lines: Sequence[bytes], notary: Notary, kept: Envelope | None) -> Checkpoint | None:
+def _newest(path: Path, notary: Notary, kept: Envelope | None) -> Checkpoint | None:
     """Return the newest one that was signed by a trusted key: what anybody else appended counts for nothing."""
     known = None if kept is None else open_line(line_of(kept), notary).checkpoint
-    for raw in reversed(lines):
-        checkpoint = open_line(raw, notary).checkpoint
-        if checkpoint is not None:
-            return checkpoint if known is None or known.number < checkpoint.number else known
+    # The whole file only where all of the newest lines are somebody else's.
+    for lines in (last_lines, read_lines):
+        for raw in reversed(lines(path)):
+            checkpoint = open_line(raw, notary).checkpoint
+            if checkpoint is not None:
+                return checkpoint if known is None or known.number < checkpoint.number else known
     return known
 
 

@@ -2,7 +2,7 @@
 
 The chain covers a payload by its digest only, so that it can be erased; anybody who can write the file could do that,
 and it would look like `snowgate log forget`. So that one says it first: a payload that is gone without a signed note is
-an altered one. A note names predictions by their ids, which the headers keep anyway.
+an altered one. A note names predictions by their ids, which the headers keep anyway: some 50 bytes each, for ever.
 """
 
 from collections.abc import Iterator, Sequence

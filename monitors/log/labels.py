@@ -267,13 +267,14 @@ class LabelStore:
             self._connection.executemany("insert or ignore into clients values (?, ?)", clients)
             self._connection.execute("insert or replace into places values (?, ?)", (name, orjson.dumps(body)))
 
-    def forget(self, predictions: Iterable[str], client_ids: Iterable[str] = ()) -> int:
-        """Erase all that was said of some predictions, and of these clients' ids; return how many labels it was."""
+    def forget(self, predictions: Iterable[str]) -> int:
+        """Erase all that was said of some predictions, by whatever id; return how many labels it was."""
         execute, erased = self._connection.execute, 0
-        gone, clients = set(predictions), [hashed(one) for one in client_ids]
+        gone = set(predictions)
         with self._writing():
             # The index is by client: its rows of some predictions are found by one walk, for all of them together.
             indexed = execute("select client, prediction from clients").fetchall() if gone else []
+            clients = {client for client, prediction in indexed if prediction in gone}
             for entry in [row for row in indexed if row[1] in gone]:
                 execute("delete from clients where client = ? and prediction = ?", entry)
             for table, column, values in (

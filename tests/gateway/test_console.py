@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
+from gateway.audit import now
 from state import Change
 from tests.gateway.conftest import INCIDENT, Story
 
@@ -118,6 +119,22 @@ def test_overview_is_live(context: BrowserContext, admin: str, story: Story) -> 
     assert page.evaluate("window.stayed")
     expect(traffic).to_be_focused()
     watched.check(admin)
+
+
+def test_overview_says_when_the_log_was_signed(context: BrowserContext, admin: str, story: Story) -> None:
+    """Nothing before the first signature; then when it was, how old it is when it is old, and what it missed."""
+    page = context.new_page()
+    page.goto(admin)
+    facts = page.get_by_role("region", name="State")
+    expect(facts).to_contain_text("Data as of")
+    expect(facts).not_to_contain_text("Log signed")
+    signed = {"time": now(), "number": 3, "lost": 0, "envelope": {}}
+    story.state.commit(Change("log/checkpoint", signed))
+    expect(facts).to_contain_text("Log signed✓")
+    story.state.commit(Change("log/checkpoint", signed | {"time": "2026-11-24T00:00:00.000000Z"}))
+    expect(facts).to_contain_text("Log signed▲")
+    story.state.commit(Change("log/checkpoint", signed | {"lost": 2}))
+    expect(facts).to_contain_text("snowgate log verify")
 
 
 def test_incident_is_decided_in_the_browser(context: BrowserContext, admin: str, story: Story) -> None:

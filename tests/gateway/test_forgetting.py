@@ -61,6 +61,15 @@ def test_single_predictions_are_forgotten(story: Story, logged: list[str]) -> No
     assert [story.operations.prediction(one)["payload_kept"] for one in logged] == [False, True, True]
 
 
+def test_what_was_said_of_them_is_forgotten(story: Story, logged: list[str]) -> None:
+    """The labels of a unit's predictions go with its payloads; those of others stay."""
+    labels = [{"prediction_id": one, "value": "their diagnosis"} for one in (*logged, story.answered)]
+    assert story.operations.label(labels, actor="ada")["accepted"] == 4
+    told = forget(story.home, story.state, unit=UNIT, ids=(), actor="ada", reason="ticket 4711")
+    assert told["labels"] == 3
+    assert [len(story.operations.prediction(one)["labels"]) for one in (*logged, story.answered)] == [0, 0, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("unit", "ids", "reason", "words", "status"),
     [

@@ -44,7 +44,7 @@ def test_what_can_be_no_label_is_named(document: dict[str, Any], words: str) -> 
 
 def test_labels_are_counted_and_those_that_are_none_are_named(story: Story) -> None:
     """A bad label stops no other; one without a prediction is kept; the prediction shows what was said of it."""
-    labels = [
+    labels: list[dict[str, Any]] = [
         {"prediction_id": story.answered, "value": 0},
         {"prediction_id": story.answered.upper(), "value": 1, "source": "grace"},
         {"prediction_id": f"{story.answered}.0", "value": 1, "source": "grace"},
@@ -88,6 +88,9 @@ def test_labels_over_http(admin: str, story: Story) -> None:
     assert 'snowgate_label_accuracy_ratio{model="signs",version="2"} 1.0' in lines
     assert 'snowgate_label_rows{model="signs",version="2"} 1.0' in lines
     assert "snowgate_labels_unmatched 0.0" in lines
+    page = http.request("GET", f"{admin}/predictions/{story.answered}").data.decode()
+    assert "What turned out to be true" in page
+    assert "was right" in page
 
 
 def predict(gateway: Gateway, client_id: str, values: list[list[float]]) -> str:

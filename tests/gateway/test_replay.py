@@ -13,7 +13,7 @@ from bundles.home import Home
 from bundles.packing import Packed, pack
 from gateway.replay import Replayer
 from gateway.settings import Settings
-from gateway.verdicts import Verdict, compare, summary
+from gateway.verdicts import Logged, Verdict, compare, summary
 from monitors.log.record import Payload, Record, Tensor, new_id
 from state.sqlite import SqliteState
 from tests.conftest import Gateway, snowgate, write_model
@@ -122,7 +122,7 @@ def test_verdicts_by_what_differs() -> None:
     """Bits, the bundle's tolerance, another shape, another class: each has its verdict, the worst output decides."""
     record = logged(signals={"class": [1, 0], "energy": [0.5, 0.5]})
     y, half = np.array([[1.0], [2.0]], np.float32), np.array([0x3F80, 0x4000], np.uint16)
-    before = {"y": ("FP32", y), "half": ("BF16", half)}
+    before: Logged = {"y": ("FP32", y), "half": ("BF16", half)}
     same = compare(record, before, {"y": y, "half": half}, {"class": np.array([1, 0])}, CONFIG)
     assert (same.kind, same.difference, same.decisions, same.changed) == ("bitwise", 0.0, 2, [])
     near = compare(record, before, {"y": y * np.float32(1.0001), "half": half}, {}, CONFIG)
@@ -168,18 +168,20 @@ def test_answers_that_are_not_what_the_bundle_says(packed: Packed, replayed: Cal
 
 def test_what_can_not_be_asked_again_says_why(packed: Packed, replayed: Callable[..., list[Verdict]]) -> None:
     """Refused, erased, without inputs, a bundle that is gone, inputs that are no longer taken: each with its reason."""
-    tensors = {"inputs": [floats("x", [[1, 2, 3]])], "outputs": [floats("y", [[6, -6]])]}
+    inputs, outputs = [floats("x", [[1, 2, 3]])], [floats("y", [[6, -6]])]
+    redacted = Tensor("x", "FP32", [1, 3], b"", withheld="redacted")
     verdicts = replayed(
         logged(kind="refused", status=400, payload=Payload(error="no")),
         logged(bundle=packed.digest),
-        logged(bundle=packed.digest, payload=Payload(outputs=tensors["outputs"])),
-        logged(bundle=packed.digest, payload=Payload(inputs=tensors["inputs"])),
-        logged(bundle="sha256:" + "0" * 64, payload=Payload(**tensors)),
-        logged(bundle=packed.digest, payload=Payload(inputs=[floats("z", [[1]])], outputs=tensors["outputs"])),
+        logged(bundle=packed.digest, payload=Payload(outputs=outputs)),
+        logged(bundle=packed.digest, payload=Payload(inputs=inputs)),
+        logged(bundle="sha256:" + "0" * 64, payload=Payload(inputs=inputs, outputs=outputs)),
+        logged(bundle=packed.digest, payload=Payload(inputs=[floats("z", [[1]])], outputs=outputs)),
+        logged(bundle=packed.digest, payload=Payload(inputs=[redacted], outputs=outputs)),
         answer(packed, [2000, 0, 0], [2000, -2000]),
     )
-    assert [one.kind for one in verdicts] == ["not replayable"] * 6 + ["differs"]
-    words = ("status 400", "payload", "inputs", "outputs", "sha256:000", "does not take it", "larger than 1000")
+    assert [one.kind for one in verdicts] == ["not replayable"] * 7 + ["differs"]
+    words = ("status 400", "payload", "inputs", "outputs", "sha256:000", "does not take it", "redacted", "than 1000")
     for verdict, word in zip(verdicts, words, strict=True):
         assert word in str(verdict.reason)
 

@@ -40,7 +40,8 @@ def test_a_gateway_tells_of_its_runners(gateway: Gateway) -> None:
 
     found = wait_until(lambda: all(one := scraped()) and one, what="metrics")
     for version in ("1", "2"):
-        wait_until(lambda version=version: scraped()["snowgate_runner_memory_bytes", version] > 2**20, what="memory")
+        memory = ("snowgate_runner_memory_bytes", version)
+        wait_until(lambda memory=memory: bool(scraped()[memory] > 2**20), what="memory")  # type: ignore[misc]
         assert found["snowgate_runner_replicas", version] == found["snowgate_runner_replicas_ready", version] == 1
         assert found["snowgate_runner_state", version] == found["snowgate_runner_info", version] == 1
         assert found["snowgate_runner_restarts_total", version] >= 0

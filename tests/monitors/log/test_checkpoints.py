@@ -5,13 +5,15 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bundles.signing import Keys
 from gateway.notary import HomeNotary
 from monitors.log import checkpoints
-from monitors.log.checkpoints import FILE, begin_at, heads, holds, read_checkpoints, take_checkpoint, thinned
+from monitors.log.checkpoints import FILE, begin_at, begun, heads, holds, read_checkpoints, take_checkpoint, thinned
 from monitors.log.segment import numbers, segment_path
+from monitors.log.signed import TAIL_BYTES
 from monitors.log.verify import verify
 from tests.monitors.log.forger import forge, rewrite, set_mark
 from tests.monitors.log.logbook import Logbook, record
@@ -133,9 +135,12 @@ def test_words_that_nobody_trusted_signed_count_for_nothing(log: Path, notary: H
     shutil.move(log / "w1", log.parent / "w1")
     (log / FILE).rename(tmp_path / "kept")
     take_checkpoint(log, HomeNotary(Keys(tmp_path / "stranger")), TIME)
-    (log / FILE).write_bytes((tmp_path / "kept").read_bytes() + (log / FILE).read_bytes())
-    taken = take_checkpoint(log, notary, TIME)
-    assert [one.writer for one in taken.lost] == ["w1"]
+    strangers = (log / FILE).read_bytes()
+    # As many as are looked at first, and more.
+    for count in (1, TAIL_BYTES // len(strangers) + 2):
+        (log / FILE).write_bytes((tmp_path / "kept").read_bytes() + strangers * count)
+        taken = take_checkpoint(log, notary, TIME)
+        assert [one.writer for one in taken.lost] == ["w1"]
 
 
 def test_a_file_that_was_put_back_does_not_pass_for_the_newest(log: Path, notary: HomeNotary) -> None:
@@ -207,5 +212,8 @@ def test_where_a_chain_begins_is_remembered(log: Path, notary: HomeNotary) -> No
     for _ in range(2):
         taken = take_checkpoint(log, notary, TIME)
         assert (taken.lost, taken.checkpoint.begins) == ([], [begin])
+        assert begun(log, notary) == {"w0": 2}
+    earlier = msgspec.structs.replace(begin, segment=1, seq=0)
+    assert take_checkpoint(log, notary, TIME, begins=[earlier]).checkpoint.begins == [begin], "never back again"
     book.close()
     assert verify(log, notary).first_bad is None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from monitors.log.label_join import LabelJoin, RowOutOfRange
-from monitors.log.labels import FILE, Label, LabelStore, Target
+from monitors.log.labels import FILE, Label, LabelStore, Target, hashed
 from monitors.log.reader import LogReader
 from monitors.log.record import Payload, Record, new_id
 from tests.conftest import wait_until
@@ -111,8 +111,9 @@ def test_what_is_forgotten_is_not_in_the_file(tmp_path: Path) -> None:
     say(store, "a secret of somebody")
     store.add([(Label("kept", source="x"), target("q"))], 1.0)
     store.add([(Label("a secret of another", client_id="order-7", source="x"), "unknown")], 1.0)
-    store.move("clients", {}, [(b"1", "p"), (b"1", "q")])
-    assert store.forget(["p"], ["order-7"]) == 2
+    store.move("clients", {}, [(hashed("order-7"), "p"), (hashed("order-7"), "q")])
+    assert store.forget(["p"]) == 2
+    assert store.by_client("order-7") == ["q"]
     assert (store.of("p"), store.waiting(), len(store.of("q"))) == ([], 0, 1)
     store.close()
     assert not any(b"secret" in path.read_bytes() for path in tmp_path.iterdir())
