@@ -31,7 +31,6 @@ import apsw
 import uvloop
 
 from gateway.steps import Step, start
-from load_tests.comparison.course import say
 from load_tests.comparison.machine import checkout, describe, durable_sync_ms
 from load_tests.comparison.table import add_output, publish
 from load_tests.ledgers import STORES, Store, made
@@ -47,6 +46,11 @@ LOOKED_UP = 500
 WAITING_MAX = 4_096
 """Records of the experiment `rest` that wait for the disk: as many as go into one frame of half of its limit."""
 Row = dict[str, Any]
+
+
+def say(line: str) -> None:
+    """Tell how far it is."""
+    print(line, file=sys.stderr, flush=True)
 
 
 async def write(store: Store, payload_bytes: int, writers: int, seconds: float) -> tuple[float, float]:
