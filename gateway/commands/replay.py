@@ -14,8 +14,8 @@ from gateway.commands.options import existing_home, home_option, output_option, 
 from gateway.operations import OperationError
 from gateway.output import facts, show, table
 from gateway.replay import Replayer
+from gateway.replay_verdicts import Verdict, summary
 from gateway.settings import find_file, load_settings, read_environment
-from gateway.verdicts import Verdict, summary
 from monitors.log.label_join import LATE_SECONDS
 from monitors.log.reader import LogReader
 from monitors.log.record import Record
