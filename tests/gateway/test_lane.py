@@ -66,12 +66,12 @@ def test_bad_calls_are_told_what_is_wrong(gateway: Gateway, shared_home: Any, ca
 
 
 def test_unknown_model_and_version(gateway: Gateway, shared_home: Any) -> None:
-    """404 with what there is; the refusal is logged."""
+    """404 with what there is; the refusal is logged, within a second when the model is unknown."""
     status, answer, headers = gateway.call("stop-signs")
     assert status == 404
     assert answer["error"].startswith("Request for unknown model: 'stop-signs' is not found")
-    record = LogReader(shared_home.log).find(headers["Snowgate-Prediction-Id"])
-    assert record is not None
+    reader = LogReader(shared_home.log)
+    record = wait_until(lambda: reader.find(headers["Snowgate-Prediction-Id"]), what="the count's record")
     assert record.kind == "refused"
     status, answer, _headers = gateway.post("/v2/models/signs/versions/9/infer", tensor())
     assert status == 404
