@@ -34,7 +34,7 @@ from gateway.steps import Step, start
 from load_tests.comparison.course import say
 from load_tests.comparison.machine import checkout, describe, durable_sync_ms
 from load_tests.comparison.table import add_output, publish
-from load_tests.ledgers import SEGMENT_BYTES, STORES, Store, made
+from load_tests.ledgers import STORES, Store, made
 from monitors.log.reader import LogReader
 from monitors.log.writer import SegmentWriter
 
@@ -120,7 +120,7 @@ def fill(folder: Path, count: int) -> list[str]:
         for _ in tokens:
             room.release()
 
-    writer = SegmentWriter(folder, "w0", durable, segment_bytes=SEGMENT_BYTES)
+    writer = SegmentWriter(folder, "w0", durable)
     chance, sample = random.Random(4), []
     for number in range(count):
         room.acquire()

@@ -32,7 +32,7 @@ class Load:
             thread.start()
 
     def _run(self, number: int) -> None:
-        http = urllib3.PoolManager(retries=False, timeout=10)
+        http = urllib3.PoolManager(retries=False, timeout=60)
         chance = np.random.default_rng(number)
         name, count = secrets.token_hex(6), 0
         while not self._ending.is_set():
