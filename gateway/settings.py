@@ -144,6 +144,12 @@ class LogSettings(Section):
     checkpoint_seconds: float = Field(
         default=5.0, ge=0.1, le=3600, description="How often it is signed how far the log has come."
     )
+    keep_days: float | None = Field(
+        default=400.0, gt=0, description="Records go when they are so old and every follower has read them."
+    )
+    max_bytes: int | None = Field(
+        default=None, ge=16 * 1024 * 1024, description="The oldest records go when the log takes more, read or not."
+    )
     inline_bytes_max: int = Field(
         default=1024 * 1024, ge=4096, description="A larger tensor lies in a file of its own, the same one only once."
     )

@@ -115,6 +115,12 @@ def _installation() -> Iterator[Finding]:
         yield Finding("torch", "ok", f"{importlib.metadata.version('torch')}: torch bundles can be packed and served")
     except importlib.metadata.PackageNotFoundError:
         yield Finding("torch", "warning", "not installed: torch bundles can't run", "pip install 'snowgate[torch]'")
+    try:
+        two = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("duckdb", "pyarrow"))
+        yield Finding("parquet", "ok", f"{two}: the log is projected into Parquet, and answers SQL")
+    except importlib.metadata.PackageNotFoundError as error:
+        text = f"{error.name} is not installed: the log is compressed only, and answers no SQL"
+        yield Finding("parquet", "warning", text, "pip install 'snowgate[parquet]'")
     more = [f"{name} {found}" for name, found in installed().items() if name in TABLE]
     advice = "" if more else "pip install 'snowgate[onnxruntime]': it often takes a third of the time"
     yield Finding("engines", "ok", ", ".join([f"torch's own ({EAGER} and others)", *more]), advice)

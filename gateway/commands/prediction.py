@@ -9,6 +9,7 @@ from gateway.commands.bundle import code_words, signer
 from gateway.commands.label import label_
 from gateway.commands.options import NounGroup, operations, operator_options
 from gateway.commands.prediction_export import export
+from gateway.commands.prediction_list import list_
 from gateway.commands.replay import replay_
 from gateway.output import facts, show, table
 
@@ -24,6 +25,9 @@ def prediction() -> None:
 prediction.add_command(export)
 prediction.add_command(label_)
 prediction.add_command(replay_)
+
+
+prediction.add_command(list_)
 
 
 @prediction.command("show")
