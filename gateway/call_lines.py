@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.errors import InferenceError
+from gateway.keeping import words
 from monitors.log.record import Record
 
 log = logging.getLogger("snowgate.calls")
@@ -50,10 +51,10 @@ class CallLines:
             "milliseconds": round(record.timings["total"], 3),
         }
         if failure is None or status < 500:
-            log.info("answered" if failure is None else _said(record, failure), extra={"fields": fields})
+            log.info("answered" if failure is None else words(record, failure), extra={"fields": fields})
         elif self._has_room(record, status, failure):
             cause = None if "error" in record.redactions else failure.__cause__
-            log.error(_said(record, failure), extra={"fields": fields}, exc_info=cause)
+            log.error(words(record, failure), extra={"fields": fields}, exc_info=cause)
 
     def _has_room(self, record: Record, status: int, failure: InferenceError) -> bool:
         # What a client calls a model that is not served is no kind of its own: there is no end to such names.
@@ -75,8 +76,3 @@ class CallLines:
             fields: dict[str, Any] = {"model": model, "version": version, "status": status, "error_type": error_type}
             message = "%d more calls failed like this within %.0f s; the prediction log has each"
             log.error(message, more, WINDOW_SECONDS, extra={"fields": fields})
-
-
-def _said(record: Record, failure: InferenceError) -> str:
-    """The words of a failure may repeat what came: what the record does not hold is not said here either."""
-    return failure.error_type if "error" in record.redactions else failure.message

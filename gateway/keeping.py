@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from gateway.errors import InferenceError
 from gateway.protocol import elements
 from gateway.settings import LogSettings, SettingsError
 from monitors.log.record import Payload, Record, Tensor
@@ -127,6 +128,11 @@ def is_kept(prediction_id: str, rate: float) -> bool:
     (True, False)
     """
     return int.from_bytes(blake2b(prediction_id.encode(), digest_size=8).digest(), "big") < rate * 2**64
+
+
+def words(record: Record, failure: InferenceError) -> str:
+    """Say what went wrong: where the record does not hold the words, neither lines nor spans do."""
+    return failure.error_type if "error" in record.redactions else failure.message
 
 
 def _withheld(tensor: Tensor, why: str) -> Tensor:

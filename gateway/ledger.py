@@ -145,7 +145,7 @@ class AsyncLedger(Ledger):
         elif now - self._oldest >= self._loss_seconds or len(undurable) >= self._loss_records:
             return self.when_durable(record)
         undurable[record.id] = now
-        self._metrics.undurable[record.kind] += 1
+        self._metrics.undurable[record.kind] += record.calls
         if not self._gathered:
             self._loop.call_later(GATHER_SECONDS, self._hand_over)
         self._gathered.append((record, record))
@@ -198,12 +198,12 @@ class AsyncLedger(Ledger):
 
     def _settle(self, record: Record) -> None:
         del self._undurable[record.id]
-        self._metrics.undurable[record.kind] -= 1
+        self._metrics.undurable[record.kind] -= record.calls
 
     def _lose(self, records: list[Record], error: Exception) -> None:
         for record in records:
             self._settle(record)
-            self._metrics.unlogged[record.kind] += 1
+            self._metrics.unlogged[record.kind] += record.calls
         if records:
             first = records[0].id
             log.error("%d answered calls, %s first, are not in the log: %s", len(records), first, error)

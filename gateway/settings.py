@@ -12,7 +12,10 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from gateway.export.settings import ExportSettings
+from gateway.section import BY_COMMAS, Names, Section
 
 FILE = "snowgate.toml"
 PREFIX = "SNOWGATE_"
@@ -29,20 +32,12 @@ Engine = Literal["auto", "eager", "onnxruntime", "channels-last", "frozen", "fro
 
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda:\d{1,3})$")]
 # A variable holds one text: cuda:0,cuda:1.
-BY_COMMAS = BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)
 Devices = Annotated[list[Device], BY_COMMAS]
-Names = Annotated[tuple[str, ...], BY_COMMAS]
 Paths = Annotated[tuple[Annotated[str, Field(pattern=r"^\$[.\[]")], ...], BY_COMMAS]
 
 
 class SettingsError(Exception):
     """A setting is unknown or out of its range; the text says where it stands and what was expected."""
-
-
-class Section(BaseModel):
-    """One table of the file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ServerSettings(Section):
@@ -264,6 +259,7 @@ class Settings(Section):
     logging: LoggingSettings = LoggingSettings()
     monitor: MonitorSettings = MonitorSettings()
     page: PageSettings = PageSettings()
+    export: ExportSettings = ExportSettings()
 
     def runner_of(self, model: str) -> RunnerSettings:
         """Return the settings of one model's runners."""

@@ -28,6 +28,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from opentelemetry.trace.span import TraceState
 
 from gateway.grpc.status import code
+from gateway.keeping import words
 from gateway.metrics import WorkerMetrics
 from gateway.tracing import Finished
 
@@ -105,7 +106,8 @@ class Spans:
             )
         if finished.status >= 500:
             # By the conventions a client's own mistake is no error of the server: then `error.type` alone says it.
-            status = Status(StatusCode.ERROR, None if finished.failure is None else finished.failure.message)
+            said = None if finished.failure is None else words(finished.record, finished.failure)
+            status = Status(StatusCode.ERROR, said)
         name, attributes = _operation(finished)
         yield ReadableSpan(
             name,

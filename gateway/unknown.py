@@ -27,6 +27,7 @@ class UnknownRefusals:
     def __init__(self, ledger: Ledger, metrics: WorkerMetrics) -> None:
         self._ledger = ledger
         self._metrics = metrics
+        self._closing = False
         self._counted: dict[str, Record] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -67,11 +68,24 @@ class UnknownRefusals:
     async def _write(self, record: Record) -> None:
         try:
             await self._ledger.when_durable(record)
-            self._metrics.undurable[record.kind] -= record.calls
         except Unavailable:
-            # The log can't be written now. What was counted is counted on: one record a kind, however long it takes.
-            assert record.error_type is not None, "it counts errors of one type"
-            newer = self._counted.setdefault(record.error_type, record)
-            if newer is not record:
-                newer.calls += record.calls
-            self._soon()
+            self._put_off(record)
+        else:
+            self._metrics.undurable[record.kind] -= record.calls
+
+    def _put_off(self, record: Record) -> None:
+        """The log can't be written now: what was counted is counted on, one record a kind however long it takes."""
+        assert record.error_type is not None, "it counts errors of one type"
+        if self._closing:
+            self._metrics.undurable[record.kind] -= record.calls
+            self._metrics.unlogged[record.kind] += record.calls
+            return
+        newer = self._counted.setdefault(record.error_type, record)
+        if newer is not record:
+            newer.calls += record.calls
+        self._soon()
+
+    def close(self) -> None:
+        """Write what was counted; what can't be written now never will be."""
+        self._closing = True
+        self.flush()

@@ -239,7 +239,7 @@ async def serve(
     await server.serve(sockets=[listening])
     await grpc_server.drained()
     reporting.cancel()
-    worker.predictor.unknown.flush()
+    worker.predictor.unknown.close()
     worker.ledger.close()
     worker.tracing.close(FLUSH_SECONDS)
     await asyncio.sleep(0)  # The last calls of the log's thread are still to be resumed.

@@ -10,11 +10,10 @@ from typing import Protocol
 import apsw
 
 from gateway.ledger import Ledger
+from gateway.settings import LogSettings
 from gateway.steps import Step
 from monitors.log import record as records
 from monitors.log.record import Payload, Record, Tensor, new_id
-
-SEGMENT_BYTES = 64 * 1024 * 1024  # the default of `[log] segment_bytes`
 
 
 class Store(Protocol):
@@ -114,7 +113,7 @@ def _release(steps: Sequence[Step]) -> None:
 
 
 STORES: dict[str, Callable[[Path], Store]] = {
-    "segments": lambda folder: Ledger(folder, "w0", SEGMENT_BYTES),
+    "segments": lambda folder: Ledger(folder, "w0", LogSettings()),
     "sqlite": Sqlite,
     "none": Nothing,
 }

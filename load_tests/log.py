@@ -31,10 +31,9 @@ import apsw
 import uvloop
 
 from gateway.steps import Step, start
-from load_tests.comparison.course import say
 from load_tests.comparison.machine import checkout, describe, durable_sync_ms
 from load_tests.comparison.table import add_output, publish
-from load_tests.ledgers import SEGMENT_BYTES, STORES, Store, made
+from load_tests.ledgers import STORES, Store, made
 from monitors.log.reader import LogReader
 from monitors.log.writer import SegmentWriter
 
@@ -47,6 +46,11 @@ LOOKED_UP = 500
 WAITING_MAX = 4_096
 """Records of the experiment `rest` that wait for the disk: as many as go into one frame of half of its limit."""
 Row = dict[str, Any]
+
+
+def say(line: str) -> None:
+    """Tell how far it is."""
+    print(line, file=sys.stderr, flush=True)
 
 
 async def write(store: Store, payload_bytes: int, writers: int, seconds: float) -> tuple[float, float]:
@@ -120,7 +124,7 @@ def fill(folder: Path, count: int) -> list[str]:
         for _ in tokens:
             room.release()
 
-    writer = SegmentWriter(folder, "w0", durable, segment_bytes=SEGMENT_BYTES)
+    writer = SegmentWriter(folder, "w0", durable)
     chance, sample = random.Random(4), []
     for number in range(count):
         room.acquire()

@@ -28,6 +28,9 @@ sha256 of its head: it covers the digest before it, and of each record the heade
 A body, salt and all, can be overwritten with "erased. erased. …", in place: the chain still verifies, and nobody can
 guess at what was there.
 
+A tensor that is too large for a frame lies in a file of its own, in the folder `tensors` beside the writers, and the
+body has its digest (`tensors`). The file is on disk before the frame.
+
 A bad last frame is a torn tail and is cut by recovery; a bad frame with a good one behind it, or before the mark, is
 corruption and is reported, with writer and seq, never skipped in silence. A write that comes out short or fails, and a
 sync that fails, end the segment's use: what a second sync says after a failed one means nothing. The next segment goes

@@ -32,7 +32,7 @@ class Report:
     of several. `checkpoint` is the newest that counts: its `time`, `number`, the id of the `key` that signed it (None
     where signatures were not checked), `seqs` up to which it vouches for each writer, and `records_behind` it.
 
-    `unknown` are the calls that the records of `_unknown` count together; each of these is one of the `refused`.
+    `counted` are the calls that share a record with others (`Record.calls`), beside the one for which it counts.
     """
 
     records: int = 0
@@ -40,7 +40,7 @@ class Report:
     refused: int = 0
     shadow: int = 0
     tombstones: int = 0
-    unknown: int = 0
+    counted: int = 0
     bad: int = 0
     first_bad: dict[str, Any] | None = None
     checkpoint: dict[str, Any] | None = None

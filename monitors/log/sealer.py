@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from monitors.log import tensors
-from monitors.log.checkpoints import Head, Notary, begin_at, begun, take_checkpoint
+from monitors.log.checkpoints import Head, begin_at, begun, take_checkpoint
 from monitors.log.contract import Cursor
 from monitors.log.errors import LogBusy, LogCorrupt
 from monitors.log.manifest import Manifest, Sealed
@@ -31,6 +31,7 @@ from monitors.log.segment import (
     sync_directory,
     writers,
 )
+from monitors.log.signed import Notary
 from monitors.log.writer import SegmentWriter
 
 Cursors = Callable[[], Mapping[str, Cursor]]

@@ -24,12 +24,14 @@ from itertools import chain
 from pathlib import Path
 
 from monitors.log.errors import LogCorrupt
-from monitors.log.frame import Entry, erased_body
+from monitors.log.frame import Entry, Frame, erased_body
 from monitors.log.record import Payload, Record, Tensor
 from monitors.log.segment import HEADER_BYTES, TENSORS, Segment, numbers, sync_directory, writers
 
 LOCK = "lock"
 SIDES = ("inputs", "outputs", "model_inputs", "model_outputs")
+COUNTED = b"tensor_files"
+"""The name of the field that only records with files have."""
 PIECE_BYTES = 1024 * 1024
 ALTERED = "altered, it does not have the digest that is its name"
 Places = dict[str, tuple[int, int]]
@@ -168,11 +170,12 @@ def collect(directory: Path) -> Collected:
     Raises:
         LogCorrupt: a record can't be read, and so nobody knows which files it names; nothing is removed.
     """
-    if not (directory / TENSORS).is_dir():
+    paths = list((directory / TENSORS).glob("??/*"))
+    if not paths:
         return Collected()
     named, places = _named(directory, {})
     files, size = 0, 0
-    for path in (directory / TENSORS).glob("??/*"):
+    for path in paths:
         digest = path.parent.name + path.stem
         if digest in named:
             continue
@@ -197,8 +200,7 @@ def _named(directory: Path, places: Places) -> tuple[set[str], Places]:
             with suppress(FileNotFoundError), Segment(directory, writer, number) as segment:
                 begin, end = offset if number == first else HEADER_BYTES, segment.mark().end
                 for frame in segment.frames(begin, end):
-                    for entry in frame.entries():
-                        named |= _named_by(segment, entry)
+                    named.update(*(_named_by(segment, entry) for entry in _with_files(frame)))
                 named |= _behind_mark(segment, end)
                 moved[writer] = (number, end)
     return named, moved
@@ -211,7 +213,7 @@ def _behind_mark(segment: Segment, offset: int) -> set[str]:
         frame = segment.frame(offset, size) or segment.next_frame(offset, size)
         if frame is None:
             break
-        for entry in frame.entries():
+        for entry in _with_files(frame):
             # A frame with such a body is a torn one, and cut by recovery.
             with suppress(LogCorrupt):
                 named |= _named_by(segment, entry)
@@ -219,10 +221,14 @@ def _behind_mark(segment: Segment, offset: int) -> set[str]:
     return named
 
 
+def _with_files(frame: Frame) -> Iterator[Entry]:
+    """Yield the records that have files; few have, and one search in all headers of a frame says so."""
+    if COUNTED in frame.head:
+        yield from (entry for entry in frame.entries() if COUNTED in bytes(entry.header))
+
+
 def _named_by(segment: Segment, entry: Entry) -> set[str]:
     record = entry.record()
-    if not record.tensor_files:
-        return set()
     entry.complete(record, segment.body(entry))
     return set() if record.payload is None else _digests(record.payload)
 

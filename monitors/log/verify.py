@@ -21,7 +21,7 @@ from monitors.log.claims import Claim, Claims, read_claims
 from monitors.log.contract import Report
 from monitors.log.errors import LogCorrupt
 from monitors.log.frame import Entry, Frame, erased_body
-from monitors.log.record import UNKNOWN, Record
+from monitors.log.record import Record
 from monitors.log.segment import (
     HEADER_BYTES,
     MISPLACED,
@@ -64,7 +64,7 @@ class _Walk:
     vouched: int = 0
     claims: deque[Claim] = field(default_factory=deque)
     unharmed: bool = True
-    unknown: int = 0
+    counted: int = 0
     good_files: set[str] = field(default_factory=set)
     erased: set[str] | None = None
     """The ids of those whose payloads may be gone; None where nobody checks signatures."""
@@ -156,7 +156,7 @@ def _report(walk: _Walk, claims: Claims) -> Report:
         refused=counts["refused"],
         shadow=counts["shadow"],
         tombstones=counts["tombstones"],
-        unknown=walk.unknown,
+        counted=walk.counted,
         bad=len(walk.problems),
         first_bad=walk.problems[0] if walk.problems else None,
         checkpoint=checkpoint,
@@ -283,7 +283,7 @@ def _verify_record(segment: Segment, entry: Entry, walk: _Walk) -> None:
     record = entry.record()
     if record.kind not in KINDS:
         raise ValueError(f"kind {record.kind[:32]!r}, expected one of {', '.join(KINDS)}")
-    walk.unknown += record.calls if record.model == UNKNOWN else 0
+    walk.counted += record.calls - 1
     try:
         body = segment.body(entry)
     except LogCorrupt as error:

@@ -207,6 +207,7 @@ class SegmentWriter:
                 self._on_durable([token], RecordUnwritable(f"prediction {record.id[:64]}: {error}"))
                 continue
             except OSError as error:
+                self._failed(_size(record))
                 self._on_durable([token], error)
                 continue
             frame.append(encoded)
@@ -227,13 +228,16 @@ class SegmentWriter:
         except OSError as error:
             failure = error
         if failure is not None:
-            self._failed_bytes = min(FRAME_BYTES_MAX, sum(len(header) + len(payload) for header, payload, _ in frame))
             self._abandon()
-            # At once: what failed may have been that one segment.
-            self._pause = 0.0
+            self._failed(sum(len(header) + len(payload) for header, payload, _ in frame))
         elif self._pause is not None:
             self._pause = None
         self._on_durable(tokens, failure)
+
+    def _failed(self, size: int) -> None:
+        """Have the disk tried with so many bytes; at once, as what failed may have been that one file."""
+        self._failed_bytes = min(FRAME_BYTES_MAX, size)
+        self._pause = 0.0
 
     def _try_disk(self) -> None:
         """See whether a frame like the one that failed could be written now; nothing is left of it."""

@@ -27,12 +27,12 @@ class Load:
         self._url = url
         self._ending = threading.Event()
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(clients)]
+        self._threads = [threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(clients)]
         for thread in self._threads:
             thread.start()
 
     def _run(self, number: int) -> None:
-        http = urllib3.PoolManager(retries=False, timeout=10)
+        http = urllib3.PoolManager(retries=False, timeout=60)
         chance = np.random.default_rng(number)
         name, count = secrets.token_hex(6), 0
         while not self._ending.is_set():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import pytest
 
 from bundles.home import Home
 from bundles.packing import Packed
@@ -61,6 +62,14 @@ def test_what_is_kept_and_what_is_forgotten(home: Home, packed: Packed, tmp_path
     assert shown["inputs"][0]["data_ref"] == f"sha256:{file.parent.name}{file.stem}"
     assert len(shown["inputs"][0]["data"]) == 2_700
 
+    _status, answer, headers = gateway.call(values=[2000.0, 0.0, 0.0])
+    assert "larger than 1000" in answer["error"], "the client reads it"
+    shown = gateway.snowgate("prediction", "show", headers["Snowgate-Prediction-Id"])
+    assert (shown["error"], shown["error_type"], shown["redactions"]) == (None, "model_failed", ["error"])
+    lines = [one for one in gateway.log.read_text().splitlines() if "worker w0" in one]
+    assert "model_failed" in lines[-1]
+    assert "larger than 1000" not in lines[-1]
+
     told = gateway.snowgate("log", "forget", "--unit", f"a-{SECRET}", "--reason", "asked for")
     assert (told["records"], told["payloads"], told["tensor_files"]) == (2, 2, 0)
     later = call(gateway, 1, f"a-{SECRET}")
@@ -68,14 +77,14 @@ def test_what_is_kept_and_what_is_forgotten(home: Home, packed: Packed, tmp_path
     assert states == ["erased", "erased", "kept", "kept"]
     assert gateway.snowgate("log", "forget", "--prediction", other, "--reason", "asked for")["tensor_files"] == 1
     report = gateway.snowgate("log", "verify")
-    counts = (report["records"], report["answered"], report["tombstones"])
-    assert (counts, report["first_bad"]) == ((4, 1, 3), None), "a record whose payload was erased counts once"
+    counts = (report["records"], report["answered"], report["refused"], report["tombstones"])
+    assert (counts, report["first_bad"]) == ((5, 1, 1, 3), None), "a record whose payload was erased counts once"
     assert gateway.stop() == 0
     assert LogReader(home.log).verify().bad == 0
 
 
-def test_a_rule_that_nobody_can_follow_is_refused(home: Home, packed: Packed, tmp_path: Path) -> None:
+def test_a_rule_that_nobody_can_follow_is_refused(home: Home, packed: Packed, tmp_path: Path, start: Start) -> None:
     """A JSON path that is none ends `serve` with one sentence, before a port is open."""
     (tmp_path / "rules.toml").write_text('[models.signs.log]\nredact_json = ["$.a["]\n')
-    said = snowgate(home.path, "serve", "--config", str(tmp_path / "rules.toml"), status=1)
-    assert "redact_json = '$.a['" in said
+    with pytest.raises(pytest.fail.Exception, match=r"redact_json = '\$\.a\['"):
+        start(home.path, "--config", str(tmp_path / "rules.toml"))

@@ -63,7 +63,7 @@ def test_a_write_or_a_sync_fails(
         wait_until(lambda: not order.exists(), what="a frame that meets the fault")
         figures.rounds += 1
     # Not each time: a worker that has failed and is called by nobody tries the disk by itself.
-    assert load.refused, (load.statuses, load.broken, len(load.sent), [t.is_alive() for t in load._threads], tmp_path)
+    wait_until(lambda: load.refused, what="a call that is refused")
     conclude(gateway, home, load, figures, start, chance)
 
 

@@ -37,7 +37,8 @@ def kill(gateway: Gateway, chance: random.Random) -> None:
     for one in victims:
         os.kill(one, signal.SIGKILL)
     gateway.process.wait(30)
-    wait_until(lambda: not any(map(lives, children)), what="the end of all children")
+    # A process that waits for its disk dies when the disk is done.
+    wait_until(lambda: not any(map(lives, children)), 120, "the end of all children")
 
 
 def lives(pid: int) -> bool:

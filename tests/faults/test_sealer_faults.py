@@ -56,8 +56,8 @@ def test_kill_9_of_the_sealer_at_any_moment(tmp_path: Path) -> None:
         killed(home, chance.uniform(0, 0.3))
         found = rows(home.log, Question(limit=10_000), 1 << 28)
         assert sorted(one["prediction_id"] for one in found) == sorted(ids)
-        for one in chance.sample(ids, 10):
-            assert LogReader(home.log).find(one) is not None
+        for name in chance.sample(ids, 10):
+            assert LogReader(home.log).find(name) is not None
         with Manifest(home.log) as manifest:
             sealed = len(manifest.segments())
     seal_all(sealer(home))

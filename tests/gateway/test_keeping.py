@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import orjson
 import pytest
 
+from bundles.schema import TensorSpec
 from gateway.keeping import Keeping, is_kept
 from gateway.protocol import elements
+from gateway.schema import Schema
 from gateway.settings import LogSettings, SettingsError
 from monitors.log.record import Payload, Record, Tensor, encode, new_id
 
@@ -90,6 +92,13 @@ def test_any_path_of_the_standard(path: str) -> None:
     one = record(inputs=[json_tensor("request", [{"a": {"b": [{"c": 1}, {"c": SECRET}]}}])])
     apply(one, "request", redact_json=[path], units="hashed")
     assert SECRET.encode() not in b"".join(encode(one))
+
+
+def test_json_is_what_the_bundle_declares() -> None:
+    """An input is JSON when its content type says so, whatever its elements look like."""
+    request = TensorSpec("request", "BYTES", (-1,), content_type="application/json")
+    picture, text = TensorSpec("picture", "BYTES", (-1,), content_type="image/*"), TensorSpec("text", "BYTES", (-1,))
+    assert Schema((request, picture, text), ()).json_inputs == {"request"}
 
 
 def test_what_is_no_json_is_not_kept() -> None:

@@ -66,13 +66,12 @@ def test_bad_calls_are_told_what_is_wrong(gateway: Gateway, shared_home: Any, ca
 
 
 def test_unknown_model_and_version(gateway: Gateway, shared_home: Any) -> None:
-    """404 with what there is; the refusal is logged."""
+    """404 with what there is; the refusal is counted, soon after."""
     status, answer, headers = gateway.call("stop-signs")
     assert status == 404
     assert answer["error"].startswith("Request for unknown model: 'stop-signs' is not found")
-    record = LogReader(shared_home.log).find(headers["Snowgate-Prediction-Id"])
-    assert record is not None
-    assert record.kind == "refused"
+    record = wait_until(lambda: LogReader(shared_home.log).find(headers["Snowgate-Prediction-Id"]), what="the count")
+    assert (record.kind, record.model, record.error_type) == ("refused", "_unknown", "not_found")
     status, answer, _headers = gateway.post("/v2/models/signs/versions/9/infer", tensor())
     assert status == 404
     assert "loaded: 1, 2" in answer["error"]

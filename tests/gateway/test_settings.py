@@ -43,6 +43,8 @@ def test_a_nested_section_is_set_by_a_variable() -> None:
         ("[server]\nport = 'many'\n", ["snowgate.toml", "server.port", "'many'", "integer"]),
         ("[server]\nport = 70000\n", ["snowgate.toml", "server.port", "70000", "65533"]),
         ("[server\n", ["snowgate.toml", "line 1"]),
+        ("[export]\nurl = 'ftp://x'\n", ["export.url", "ftp://x"]),
+        ("[export]\nformat = 'kserve'\nbatch = 2\n", ["export", "expected batch = 1"]),
         ("[monitor]\ndays_per_false_page = 0\n", ["monitor.days_per_false_page", "greater than 0"]),
     ],
 )
@@ -155,3 +157,18 @@ def test_devices_are_a_list_or_one_text() -> None:
     assert settings.runner_of("other").devices == ["cpu"]
     with pytest.raises(SettingsError, match=r"runner\.devices.*cuda"):
         load_settings(None, {"SNOWGATE_RUNNER__DEVICES": "gpu"}, {})
+
+
+def test_a_model_has_rules_of_its_own_for_the_log(tmp_path: Path) -> None:
+    """What one model's calls keep goes before what all keep; a variable parts names by commas."""
+    text = "[log]\npayload_rate = 0.5\nredact_tensors = ['face']\n[models.signs.log]\npayload_rate = 1\n"
+    variables = {"SNOWGATE_MODELS__TRIAGE__LOG__REDACT_JSON": "$.person.name,$..age"}
+    settings, origins = load_settings(written(tmp_path, text), variables, {})
+    signs, triage, other = (settings.log_of(name) for name in ("signs", "triage", "other"))
+    assert [one.payload_rate for one in (signs, triage, other)] == [1.0, 0.5, 0.5]
+    assert [one.redact_json for one in (signs, triage)] == [(), ("$.person.name", "$..age")]
+    assert {one.redact_tensors for one in (signs, triage, other)} == {("face",)}
+    assert origins["models.triage.log.redact_json"] == "SNOWGATE_MODELS__TRIAGE__LOG__REDACT_JSON"
+    assert settings.runner_of("signs") == settings.runner
+    with pytest.raises(SettingsError, match=r"models\.signs\.log\.redact_json"):
+        load_settings(written(tmp_path, "[models.signs.log]\nredact_json = ['person.name']\n"), {}, {})

@@ -116,13 +116,16 @@ def test_a_home_below_a_file_fails(capsys: pytest.CaptureFixture[str], tmp_path:
 
 def test_config_says_where_each_value_comes_from(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """File, variable and default are told apart; without --origin the table has two columns."""
-    (tmp_path / "snowgate.toml").write_text("[server]\nworkers = 2\n[models.'v1.5']\nreplicas = 3\n")
+    (tmp_path / "snowgate.toml").write_text(
+        "[server]\nworkers = 2\n[models.'v1.5']\nreplicas = 3\nlog = { payload_rate = 0.5 }\n"
+    )
     _code, out, _err = run(capsys, "config", "show", "--origin", "-o", "json")
     found = {one["key"]: one for one in json.loads(out)}
     assert found["server.workers"] == {"key": "server.workers", "value": 2, "origin": "snowgate.toml"}
     assert found["server.port"]["origin"] == "SNOWGATE_SERVER__PORT"
     assert found["server.host"]["origin"] == "default"
     assert found["models.v1.5.replicas"] == {"key": "models.v1.5.replicas", "value": 3, "origin": "snowgate.toml"}
+    assert found["models.v1.5.log.payload_rate"]["value"] == 0.5
     assert run(capsys, "config", "show")[1].splitlines()[0].split() == ["KEY", "VALUE"]
     assert run(capsys, "config", "show", "--origin")[1].splitlines()[0].split() == ["KEY", "VALUE", "ORIGIN"]
 

@@ -98,8 +98,9 @@ def test_errors(gateway: Gateway, shared_home: Home, case: str) -> None:
         inference(channel)(wrong)
     assert refused.value.code() == code
     assert words in refused.value.details()
-    record = LogReader(shared_home.log).find(dict(refused.value.initial_metadata())["snowgate-prediction-id"])
-    assert record is not None
+    prediction_id = dict(refused.value.initial_metadata())["snowgate-prediction-id"]
+    # A call for an unknown model is counted, within a second; all others are there before the answer.
+    record = wait_until(lambda: LogReader(shared_home.log).find(prediction_id), what="the record")
     assert record.kind == "refused"
 
 

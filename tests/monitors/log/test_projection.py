@@ -2,6 +2,7 @@
 
 import datetime as dt
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -30,12 +31,18 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home").make()
 
 
-def batch(rows: int, model: str = "signs", version: str = "1", **payload: list[Tensor]) -> Record:
+def batch(
+    rows: int,
+    model: str = "signs",
+    version: str = "1",
+    inputs: Sequence[Tensor] = (),
+    outputs: Sequence[Tensor] = (),
+) -> Record:
     """A record of several rows."""
     made = record()
     made.model, made.version, made.rows, made.bundle = model, version, rows, f"sha256:{version * 64}"
     made.signals = {"class": list(range(rows)), "image.mean": [0.5] * rows}
-    made.payload = Payload(unit="camera", parameters={"k": 1}, **payload)
+    made.payload = Payload(unit="camera", parameters={"k": 1}, inputs=list(inputs), outputs=list(outputs))
     return made
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from monitors.log import sealed
+from monitors.log.contract import Place
 from monitors.log.errors import LogBusy, LogCorrupt
 from monitors.log.forget import Wanted, erase
 from monitors.log.reader import LogReader
@@ -99,7 +100,8 @@ def test_a_damaged_block_is_reported_and_the_rest_is_read(folder: Path) -> None:
     assert report.first_bad is not None
     assert report.first_bad["segment"] == number
     assert report.records > 0
-    reader, cursor, found = LogReader(folder), {}, 0
+    reader, found = LogReader(folder), 0
+    cursor: dict[str, Place] = {}
     while True:
         try:
             records, cursor = reader.read(cursor, 100)
