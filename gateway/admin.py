@@ -12,6 +12,8 @@ so their handlers are plain functions, which the framework runs on threads.
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
+from datetime import UTC, datetime
+from time import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
@@ -24,8 +26,10 @@ from gateway.console.live import Live
 from gateway.console.pages import add_console
 from gateway.guard import Guard
 from gateway.operations import Operations
+from gateway.prediction import LISTED_SECONDS, ROWS_MAX
 from gateway.problems import DESCRIBED, add_problem_handlers
 from gateway.traffic import Sampler, Traffic
+from monitors.log.question import Question
 
 Actor = Annotated[str, Field(min_length=1, max_length=128, description="Who does it; goes into the audit log.")]
 Reason = Annotated[str, Field(max_length=4096, description="Why, in a sentence; goes into the audit log.")]
@@ -221,6 +225,19 @@ def _looking(operations: Operations, traffic: Traffic) -> APIRouter:
         """All that the console shows."""
         return operations.overview(traffic)
 
+    @router.get("/predictions")
+    def predictions(
+        model: Annotated[str | None, Query(max_length=128)] = None,
+        since: Annotated[datetime | None, Query(description="From when on, RFC 3339; null: the last 24 hours.")] = None,
+        until: Annotated[datetime | None, Query(description="Up to when, RFC 3339.")] = None,
+        where: Annotated[str | None, Query(max_length=8192, description="A condition in SQL (docs/log.md).")] = None,
+        limit: Annotated[int, Query(ge=1, le=ROWS_MAX)] = 100,
+    ) -> list[dict[str, Any]]:
+        """Rows of the inference table, newest first."""
+        begin = time() - LISTED_SECONDS if since is None else _seconds(since)
+        end = None if until is None else _seconds(until)
+        return operations.predictions(Question(model, begin, end, where, limit))
+
     @router.get("/predictions/{id}")
     def prediction(id: str, *, chain: bool = False) -> dict[str, Any]:
         """One prediction; with `chain`, all that stands behind it."""
@@ -253,3 +270,8 @@ def _looking(operations: Operations, traffic: Traffic) -> APIRouter:
         return operations.monitors()
 
     return router
+
+
+def _seconds(moment: datetime) -> float:
+    """Return seconds since the epoch; a time without a zone is UTC."""
+    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()

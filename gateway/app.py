@@ -24,6 +24,8 @@ from gateway.audit import now
 from gateway.beside import beside
 from gateway.checkpoints import Checkpoints
 from gateway.control import Control
+from gateway.export import process as export
+from gateway.export.delivery import read_headers
 from gateway.keeping import Keeping
 from gateway.keys import key_digests
 from gateway.labels import Labels
@@ -64,17 +66,20 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
 
     Raises:
         SettingsError: another address than loopback without keys; a port that is in use; tracing without its extra;
-            redaction without its extra, or by a path that is none.
+            redaction without its extra, or by a path that is none; headers of the export that can't be read.
         HomeError: the home can't be written, or is served already.
     """
     check_exposure(settings)
     check_tracing(settings)
+    check_export(settings)
     check_keeping(settings)
     home.make()
     with ExitStack() as files:
         files.enter_context(home.lock())
         for damage in recover_all(home.log):
             log.error("prediction log: %s", damage)
+        if settings.export.url is not None:
+            export.begin(home.log)
         sockets, admin = files.enter_context(listening(settings))
         state = SqliteState(home.state)
         files.callback(state.close)
@@ -155,6 +160,15 @@ def check_tracing(settings: Settings) -> None:
         distribution("opentelemetry-exporter-otlp-proto-http")
     except PackageNotFoundError as error:
         msg = f"tracing.endpoint = {settings.tracing.endpoint}: needs an extra, pip install 'snowgate[otel]'"
+        raise SettingsError(msg) from error
+
+
+def check_export(settings: Settings) -> None:
+    """Refuse a file of headers that can't be sent. Raises SettingsError."""
+    try:
+        read_headers(settings.export.header_file)
+    except (OSError, ValueError) as error:
+        msg = f"export.header_file = {settings.export.header_file}: {error}"
         raise SettingsError(msg) from error
 
 

@@ -30,13 +30,16 @@ def render(workers: Iterable[Metric], state: State, accept: str) -> tuple[bytes,
 
 def state_families(state: State) -> list[Metric]:
     """Return what live state says."""
-    status = state.get("monitor/status")
+    status, exported = state.get("monitor/status"), state.get("export/status")
+    sealed = state.get("sealer/status")
     incidents = [one.body for one in state.list("incidents/")]
     return [
         *_routes(state),
         *_incidents(incidents),
         *_checkpoint(state),
         *([] if status is None else [*_monitor(status.body), *_detectors(status.body["streams"])]),
+        *([] if exported is None else _export(exported.body)),
+        *([] if sealed is None else _sealer(sealed.body)),
     ]
 
 
@@ -127,6 +130,47 @@ def _monitor(status: dict[str, Any]) -> list[Metric]:
         said = ("When a page last arrived.", _seconds(pages["last_success"]))
         gauges["snowgate_page_last_success_timestamp_seconds"] = said
     return [processed, sent, *(GaugeMetricFamily(name, text, value) for name, (text, value) in gauges.items())]
+
+
+def _export(status: dict[str, Any]) -> list[Metric]:
+    events = CounterMetricFamily(
+        "snowgate_export_events", "Events that arrived, tries that failed, events set aside.", labels=["outcome"]
+    )
+    for outcome in ("sent", "failed", "set_aside"):
+        events.add_metric([outcome], status[outcome])
+    lost = CounterMetricFamily("snowgate_export_lost_records", "Records that were gone before they were exported.")
+    lost.add_metric([], status["lost"])
+    age = "How old the oldest record is that has yet to be exported."
+    behind = "Records that have yet to be exported."
+    return [
+        events,
+        lost,
+        GaugeMetricFamily("snowgate_export_lag_seconds", age, status["lag"]["seconds"]),
+        GaugeMetricFamily("snowgate_export_lag_records", behind, status["lag"]["records"]),
+    ]
+
+
+def _sealer(status: dict[str, Any]) -> list[Metric]:
+    counters = {
+        "snowgate_log_removed_segments": ("Segments that retention has removed.", status["removed_segments"]),
+        "snowgate_log_removed_records": ("Records in them.", status["removed_records"]),
+        "snowgate_log_gap_records": (
+            "Records that were removed before a follower had read them.",
+            status["gap_records"],
+        ),
+    }
+    gauges = {
+        "snowgate_log_sealed_segments": ("Sealed segments.", status["segments"]),
+        "snowgate_log_sealed_bytes": ("What they take.", status["segment_bytes"]),
+        "snowgate_log_parquet_files": ("Parquet files of the inference table.", status["files"]),
+        "snowgate_log_parquet_bytes": ("What they take.", status["file_bytes"]),
+        "snowgate_log_lagging_followers": ("Followers that are behind what was removed.", len(status["lagging"])),
+    }
+    counted = []
+    for name, (text, value) in counters.items():
+        counted.append(CounterMetricFamily(name, text))
+        counted[-1].add_metric([], value)
+    return [*counted, *(GaugeMetricFamily(name, text, value) for name, (text, value) in gauges.items())]
 
 
 def _detectors(streams: list[dict[str, Any]]) -> list[Metric]:

@@ -19,10 +19,12 @@ from gateway.deployment import deployment_json, rollout_json
 from gateway.incidents import EFFECTS, RUNNER_EFFECT, VERDICTS, Incidents
 from gateway.labels import LABELS_MAX, Labels
 from gateway.overview import overview_json
-from gateway.prediction import bundle_json, chain, record_json, ref_words
+from gateway.prediction import bundle_json, chain, record_json, ref_words, rows_json
 from gateway.settings import REPLICAS_MAX
 from gateway.traffic import Traffic
 from monitors.log.errors import LogError
+from monitors.log.projection import NotInstalled
+from monitors.log.question import QueryRefused, Question
 from monitors.log.reader import LogReader
 from state import Change, State
 
@@ -214,6 +216,15 @@ class Operations:
             )
         shown = record_json(record) | {"labels": self.labels.of(record.id)}
         return shown | {"provenance": chain(record, self._home, self.refs)} if chain_wanted else shown
+
+    def predictions(self, question: Question) -> list[dict[str, Any]]:
+        """Return rows of the inference table, newest first. Raises OperationError: a bad condition (422) and others."""
+        try:
+            return rows_json(self._home.log, question)
+        except (QueryRefused, NotInstalled) as error:
+            raise OperationError(str(error), 422) from error
+        except LogError as error:
+            raise OperationError(f"{error}; `snowgate log verify` says more", 500) from error
 
     def label(self, labels: Sequence[Mapping[str, Any]], *, actor: str) -> dict[str, Any]:
         """Say what turned out to be true of predictions; see `Labels.add`. Raises OperationError: too many (422)."""

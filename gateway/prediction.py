@@ -23,8 +23,15 @@ from bundles.refs import GitRefs, Ref
 from bundles.schema import DATATYPES
 from gateway.audit import rfc3339
 from gateway.protocol import elements
+from monitors.log.listing import rows
+from monitors.log.question import QueryRefused, Question
 from monitors.log.record import Payload, Record, Tensor
 
+LISTED_SECONDS = 86_400.0
+"""How far back predictions are listed when nobody says since when."""
+ROWS_MAX = 10_000
+ANSWER_BYTES_MAX = 64 * 1024 * 1024
+"""What an answer with rows may take as a table, of which JSON makes some three times as much."""
 REF_HISTORY_MAX = 1_000
 """Moves of one environment's ref that are looked through: years of daily deployments, 0.2 ms each."""
 
@@ -72,6 +79,13 @@ def record_json(record: Record) -> dict[str, Any]:
         "writer": record.writer,
         "seq": record.seq,
     }
+
+
+def rows_json(directory: Path, question: Question) -> list[dict[str, Any]]:
+    """Return rows of the inference table. Raises QueryRefused, NotInstalled, LogCorrupt."""
+    if not 1 <= question.limit <= ROWS_MAX:
+        raise QueryRefused(f"limit {question.limit}: expected 1 to {ROWS_MAX}; `-o parquet` writes more")
+    return rows(directory, question, ANSWER_BYTES_MAX)
 
 
 def tensor_json(tensor: Tensor) -> dict[str, Any]:

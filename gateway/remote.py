@@ -6,12 +6,14 @@ The key, when the gateway asks for one, comes from SNOWGATE_API_KEY.
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import orjson
 import urllib3
 
+from gateway.audit import rfc3339
 from gateway.operations import OperationError
+from monitors.log.question import Question
 
 TIMEOUT_SECONDS = 30.0
 
@@ -65,6 +67,15 @@ class RemoteOperations:
     def prediction(self, id: str, *, chain_wanted: bool = False) -> Any:
         """See `Operations.prediction`."""
         return self._ask("GET", f"predictions/{_part(id)}?chain={'true' if chain_wanted else 'false'}")
+
+    def predictions(self, question: Question) -> Any:
+        """See `Operations.predictions`."""
+        given: dict[str, Any] = {"model": question.model, "where": question.where, "limit": question.limit}
+        given["since"] = rfc3339(question.since)
+        if question.until is not None:
+            given["until"] = rfc3339(question.until)
+        words = urlencode({name: value for name, value in given.items() if value is not None})
+        return self._ask("GET", f"predictions?{words}")
 
     def label(self, labels: Sequence[Mapping[str, Any]], *, actor: str) -> Any:
         """See `Operations.label`."""

@@ -26,9 +26,9 @@ from bundles.process import RunnerProcess, reproduces_golden
 from bundles.runner import frames, golden
 from bundles.runner.engines import EAGER
 from gateway.errors import BadCall
+from gateway.replay_verdicts import Verdict, compare, not_replayable
 from gateway.schema import Schema
 from gateway.settings import Settings
-from gateway.verdicts import Verdict, compare, not_replayable
 from monitors.log.record import Record, Tensor
 from state import State
 

@@ -12,7 +12,10 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from gateway.export.settings import ExportSettings
+from gateway.section import BY_COMMAS, Names, Section
 
 FILE = "snowgate.toml"
 PREFIX = "SNOWGATE_"
@@ -29,20 +32,12 @@ Engine = Literal["auto", "eager", "onnxruntime", "channels-last", "frozen", "fro
 
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda:\d{1,3})$")]
 # A variable holds one text: cuda:0,cuda:1.
-BY_COMMAS = BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)
 Devices = Annotated[list[Device], BY_COMMAS]
-Names = Annotated[tuple[str, ...], BY_COMMAS]
 Paths = Annotated[tuple[Annotated[str, Field(pattern=r"^\$[.\[]")], ...], BY_COMMAS]
 
 
 class SettingsError(Exception):
     """A setting is unknown or out of its range; the text says where it stands and what was expected."""
-
-
-class Section(BaseModel):
-    """One table of the file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ServerSettings(Section):
@@ -148,6 +143,12 @@ class LogSettings(Section):
     )
     checkpoint_seconds: float = Field(
         default=5.0, ge=0.1, le=3600, description="How often it is signed how far the log has come."
+    )
+    keep_days: float | None = Field(
+        default=400.0, gt=0, description="Records go when they are so old and every follower has read them."
+    )
+    max_bytes: int | None = Field(
+        default=None, ge=16 * 1024 * 1024, description="The oldest records go when the log takes more, read or not."
     )
     inline_bytes_max: int = Field(
         default=1024 * 1024, ge=4096, description="A larger tensor lies in a file of its own, the same one only once."
@@ -258,6 +259,7 @@ class Settings(Section):
     logging: LoggingSettings = LoggingSettings()
     monitor: MonitorSettings = MonitorSettings()
     page: PageSettings = PageSettings()
+    export: ExportSettings = ExportSettings()
 
     def runner_of(self, model: str) -> RunnerSettings:
         """Return the settings of one model's runners."""

@@ -14,7 +14,8 @@ The monitor writes incidents, people acknowledge and decide at the same time: ev
 
 An incident's `cause` is `shift`, or `runner` when a runner died too often to be started again: nothing shifted then,
 and it is over (`quiet`) when the version is served again. With the cause `log` it is about no model, but about the
-prediction log that can't be written: nothing is decided about it, and it is over when the log is written again.
+prediction log that can't be written: nothing is decided about it, and it is over when the log is written again. The
+same holds for `retention`: records had to go before a follower had read them, and it is over when none lags any more.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from typing import Any
 from state import Change, Conflict, State
 
 PREFIX = "incidents/"
+LOG_CAUSES = ("log", "retention")
 TRANSITIONS: dict[tuple[str, str], str] = {
     ("suspected", "open"): "open",
     ("suspected", "quiet"): "resolved",
@@ -62,7 +64,7 @@ def moved(body: Body, event: str, *, actor: str, reason: str, time: str) -> Body
 
 
 def cause_of(body: Body) -> str:
-    """Return what an incident is about: `shift`, `runner` or `log`."""
+    """Return what an incident is about: `shift`, `runner`, `log` or `retention`."""
     return str(body.get("cause", "shift"))
 
 
@@ -96,8 +98,8 @@ class Incidents:
         if not reason.strip():
             msg = "reason: empty; say in a sentence why, others will read it: --reason '…'"
             raise IncidentError(msg)
-        if cause_of(self.get(incident_id)) == "log":
-            msg = f"incident {incident_id}: is about the log, not about a model; it ends when the log is written again"
+        if cause_of(self.get(incident_id)) in LOG_CAUSES:
+            msg = f"incident {incident_id}: is about the log, not about a model; it ends when all is well with the log"
             raise IncidentError(msg)
         time = self._now()
         decision = {"verdict": verdict, "reason": reason, "actor": actor, "time": time}

@@ -43,12 +43,21 @@ class Outages:
         """End it, if there is one."""
         self._end("log", "", reason)
 
+    def log_gap(self, reason: str) -> None:
+        """Open the incident about records that were removed before a follower had read them, and page."""
+        about = {"model": NO_MODEL, "version": "", "versions": [], "bundle": ""}
+        self._open("retention", about, f"the prediction log is at its limit: {reason}", reason, {"reason": reason})
+
+    def log_gap_over(self, reason: str) -> None:
+        """End it, if there is one."""
+        self._end("retention", "", reason)
+
     def _open(self, cause: str, about: Body, summary: str, reason: str, evidence: dict[str, Any]) -> None:
         if self._active(cause, about["bundle"]) is not None:
             return
         time = self._now()
         moment = time[:19].replace("-", "").replace(":", "").replace("T", "-")
-        name = f"{about['model']}-{moment}-{cause}" if cause == "runner" else f"log-{moment}"
+        name = f"{about['model']}-{moment}-{cause}" if cause == "runner" else f"{cause}-{moment}"
         body: Body = about | {
             "id": name,
             "cause": cause,

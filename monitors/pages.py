@@ -62,6 +62,14 @@ def _questions(incident: dict[str, Any]) -> list[dict[str, str]]:
                 "effect": "once the log can be written the incident ends by itself",
             }
         ]
+    if incident.get("cause") == "retention":
+        return [
+            {
+                "question": "Who does not read the log any more, and may it take more room?",
+                "command": "snowgate log seal",
+                "effect": "once no follower lags behind what was removed the incident ends by itself",
+            }
+        ]
     changed = {
         "question": QUESTIONS[0],
         "command": f"snowgate incident decide {name} world-changed --reason '…'",

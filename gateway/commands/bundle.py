@@ -160,7 +160,7 @@ def gc(home: Path, output: str, dry_run: bool) -> None:
       snowgate bundle gc --dry-run
       snowgate bundle gc
     """
-    found = collect(existing_home(home), remove=not dry_run)
+    found = list(collect(existing_home(home), remove=not dry_run))
     rows = [{"path": str(one.path), "kind": one.kind, "size_bytes": one.size_bytes} for one in found]
     columns: list[Column] = [
         ("path", lambda one: one["path"]),

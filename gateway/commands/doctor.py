@@ -23,10 +23,13 @@ from bundles.home import Home
 from bundles.runner import confine
 from bundles.runner.engines import EAGER, TABLE
 from bundles.runner.trial import installed
-from gateway.app import check_exposure, check_tracing, port_numbers
+from gateway.app import check_export, check_exposure, check_tracing, port_numbers
 from gateway.commands.options import home_option, output_option
+from gateway.export.process import NAME
 from gateway.output import show
 from gateway.settings import Settings, SettingsError, find_file, load_settings, read_environment
+from monitors.log.cursors import standings
+from monitors.log.errors import LogError
 
 SYNC_SECONDS_MAX = 0.05  # An answer waits for one sync: beyond 50 ms that is most of its latency.
 FREE_BYTES_MIN = 2**30  # Sixteen segments of the prediction log, 64 MiB each.
@@ -82,6 +85,7 @@ def diagnose(home: Home, file: Path | None) -> Iterator[Finding]:
         yield Finding("pages", "warning", "no webhook: incidents reach nobody", "set [page.webhook] url")
     else:
         yield Finding("pages", "ok", "a webhook is set")  # Its URL often is a secret.
+    yield from _export(home, settings)
 
 
 def _tell(findings: list[dict[str, str]]) -> None:
@@ -111,6 +115,12 @@ def _installation() -> Iterator[Finding]:
         yield Finding("torch", "ok", f"{importlib.metadata.version('torch')}: torch bundles can be packed and served")
     except importlib.metadata.PackageNotFoundError:
         yield Finding("torch", "warning", "not installed: torch bundles can't run", "pip install 'snowgate[torch]'")
+    try:
+        two = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("duckdb", "pyarrow"))
+        yield Finding("parquet", "ok", f"{two}: the log is projected into Parquet, and answers SQL")
+    except importlib.metadata.PackageNotFoundError as error:
+        text = f"{error.name} is not installed: the log is compressed only, and answers no SQL"
+        yield Finding("parquet", "warning", text, "pip install 'snowgate[parquet]'")
     more = [f"{name} {found}" for name, found in installed().items() if name in TABLE]
     advice = "" if more else "pip install 'snowgate[onnxruntime]': it often takes a third of the time"
     yield Finding("engines", "ok", ", ".join([f"torch's own ({EAGER} and others)", *more]), advice)
@@ -217,6 +227,24 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
     asked = "keys are asked for" if settings.server.api_keys_file else "no keys are asked for"
     insecure = not settings.loopback and settings.server.api_keys_file is None
     yield Finding("exposure", "warning" if insecure else "ok", f"{reached}, {asked}")
+
+
+def _export(home: Home, settings: Settings) -> Iterator[Finding]:
+    if settings.export.url is not None:
+        try:
+            check_export(settings)
+        except SettingsError as error:
+            yield Finding("export", "failed", str(error))
+            return
+        yield Finding("export", "ok", f"the log goes to a receiver, as {settings.export.format}")
+    try:
+        left = NAME in standings(home.log) and settings.export.url is None
+    except LogError as error:
+        yield Finding("cursors", "failed", str(error))
+        return
+    if left:
+        advice = f"`snowgate log cursors --drop {NAME}`, unless the export goes on later"
+        yield Finding("export", "warning", "switched off, and what it has yet to read is kept for it", advice)
 
 
 def _ports(settings: Settings, served_by: str | None) -> Iterator[Finding]:

@@ -6,19 +6,50 @@ import click
 
 from gateway.commands.log_cursors import cursors
 from gateway.commands.log_verify import verify
-from gateway.commands.options import NounGroup, actor, existing_home, home_option, output_option, reason_option
+from gateway.commands.options import (
+    NounGroup,
+    actor,
+    existing_home,
+    home_option,
+    output_option,
+    progress,
+    reason_option,
+)
 from gateway.forgetting import forget as forget_payloads
 from gateway.output import facts, show
+from gateway.sealer import seal_now
+from gateway.settings import find_file, load_settings, read_environment
 from state.sqlite import SqliteState
 
 
 @click.group(cls=NounGroup)
 def log() -> None:
-    """Check the prediction log, see who follows it, and erase from it."""
+    """Check the prediction log, seal it, see who follows it, and erase from it."""
 
 
 log.add_command(verify)
 log.add_command(cursors)
+
+
+@log.command()
+@home_option
+@output_option
+@click.option("--rebuild", is_flag=True, help="Make the manifest's entries and all Parquet files again.")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="Settings file.  [default: snowgate.toml]")
+def seal(home: Path, output: str, rebuild: bool, file: Path | None) -> None:
+    """Seal now: compress closed segments, project them into Parquet, remove what is too old or too much.
+
+    A running gateway does so by itself; this also works beside it.
+
+    \b
+    Examples:
+      snowgate log seal
+      snowgate log seal --rebuild
+    """
+    opened = existing_home(home)
+    settings, _origins = load_settings(file or find_file(opened.path), read_environment(), {})
+    told = seal_now(opened, settings.log, progress, rebuild=rebuild)
+    show(told, output, name="segments", tell=lambda one: facts(list(one.items())))
 
 
 @log.command()

@@ -8,6 +8,8 @@ import click
 from gateway.commands.bundle import code_words, signer
 from gateway.commands.label import label_
 from gateway.commands.options import NounGroup, operations, operator_options
+from gateway.commands.prediction_export import export
+from gateway.commands.prediction_list import list_
 from gateway.commands.replay import replay_
 from gateway.output import facts, show, table
 
@@ -20,8 +22,12 @@ def prediction() -> None:
     """Look up what was answered and why; say what turned out to be true."""
 
 
+prediction.add_command(export)
 prediction.add_command(label_)
 prediction.add_command(replay_)
+
+
+prediction.add_command(list_)
 
 
 @prediction.command("show")

@@ -1,23 +1,21 @@
 """`snowgate prediction replay`."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from time import time
 from typing import Any
 
 import click
 
 from bundles.bundle import open_bundle
 from bundles.home import Home
+from gateway.commands.moments import moment
 from gateway.commands.options import existing_home, home_option, output_option, progress
 from gateway.operations import OperationError
 from gateway.output import facts, show, table
 from gateway.replay import Replayer
+from gateway.replay_verdicts import Verdict, summary
 from gateway.settings import find_file, load_settings, read_environment
-from gateway.verdicts import Verdict, summary
 from monitors.log.label_join import LATE_SECONDS
 from monitors.log.reader import LogReader
 from monitors.log.record import Record
@@ -27,35 +25,13 @@ LIMIT_MAX = 100_000
 """Verdicts of one replay: 40 MB of JSON."""
 PROGRESS_EVERY = 1_000
 SHOWN_MAX = 20
-UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
-
-
-def moment(text: str) -> float:
-    """Read `--since` and `--until`: RFC 3339 (a day by itself begins in UTC), or how long ago, such as 7d.
-
-    >>> moment("2023-11-14T22:13:20Z"), moment("2023-11-14")
-    (1700000000.0, 1699920000.0)
-    """
-    ago = re.fullmatch(r"(\d{1,9})([smhd])", text)
-    if ago is not None:
-        return time() - int(ago[1]) * UNITS[ago[2]]
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        msg = f"{text!r}: expected such as 2026-11-24, 2026-11-24T12:00:00Z, 90m, 24h or 7d"
-        raise click.BadParameter(msg) from None
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-
-
-def _moment(_context: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
-    return None if text is None else moment(text)
 
 
 @click.command("replay")
 @home_option
 @output_option
-@click.option("--since", callback=_moment, help="All that were answered since: 2026-11-24T12:00:00Z, 24h, 7d.")
-@click.option("--until", callback=_moment, help="Only those before.  [default: now]")
+@click.option("--since", callback=moment, help="All that were answered since: 2026-11-24T12:00:00Z, 24h, 7d.")
+@click.option("--until", callback=moment, help="Only those before.  [default: now]")
 @click.option("--model", help="Only those of one model.")
 @click.option(
     "--limit",

@@ -36,6 +36,10 @@ corruption and is reported, with writer and seq, never skipped in silence. A wri
 sync that fails, end the segment's use: what a second sync says after a failed one means nothing. The next segment goes
 on from the mark, with the same numbers; what the old one has behind its mark does not count.
 
+A closed segment is **sealed**: compressed in blocks, in the folder `sealed` of its writer, and read by the same offsets
+(`sealed`). What is sealed is projected into Parquet, in the folder `parquet` (`columns`, `projection`), and the
+manifest says what is where.
+
 Beside the writers lie two files of signed lines: `checkpoints` says every few seconds how far all chains had come, and
 where they begin since retention; `erasures` says which bodies were overwritten on purpose. Together with a key they
 tell what somebody changed from what was written (`checkpoints`, `erasures`, `verify`).

@@ -5,18 +5,24 @@ before the mark it never touches again, and that is all that is overwritten here
 some of both, and reads again. After an interruption (a power cut) a body may be half of each: then `log verify` names
 it as altered, and forgetting once more finds it again, because records are chosen by their headers.
 
+A sealed segment is written anew, without them, and takes the place of the old one. Its Parquet files go first, and the
+sealer makes them anew. The sealing lock is held meanwhile.
+
 What becomes durable after the walk has passed its segment is not forgotten: forgetting is about the past.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from monitors.log.errors import LogCorrupt
 from monitors.log.frame import Entry, erased_body
+from monitors.log.manifest import Manifest
+from monitors.log.projection import withdraw
 from monitors.log.record import id_milliseconds
 from monitors.log.recovery import recover_all
+from monitors.log.sealing import clean, sealing, write_sealed
 from monitors.log.segment import HEADER_BYTES, Segment, numbers, writers
 
 
@@ -52,7 +58,7 @@ class Found:
 
 def find(directory: Path, wanted: Wanted) -> Found:
     """Look for the wanted records; nothing is changed."""
-    return _walk(directory, wanted, _is_there, None)
+    return _walk(directory, wanted, None, None)
 
 
 def erase(directory: Path, wanted: Wanted, note: Callable[[Sequence[str]], None]) -> Found:
@@ -63,36 +69,62 @@ def erase(directory: Path, wanted: Wanted, note: Callable[[Sequence[str]], None]
     """
     # What a dead writer left behind its mark would be shown to readers later.
     recover_all(directory)
-    return _walk(directory, wanted, _overwrite, note)
+    with sealing(directory, wait=True), Manifest(directory, writable=True) as manifest:
+        clean(directory)
+        return _walk(directory, wanted, note, manifest)
 
 
 def _walk(
-    directory: Path,
-    wanted: Wanted,
-    take: Callable[[Segment, Entry], bool],
-    note: Callable[[Sequence[str]], None] | None,
+    directory: Path, wanted: Wanted, note: Callable[[Sequence[str]], None] | None, manifest: Manifest | None
 ) -> Found:
-    found, writable = Found(), note is not None
+    """Look at all segments; with a manifest, erase what is wanted."""
+    found = Found()
     for writer in writers(directory):
         for number in numbers(directory, writer):
             try:
-                with Segment(directory, writer, number, writable=writable) as segment:
-                    taken = 0
+                with Segment(directory, writer, number, writable=manifest is not None) as segment:
                     entries = list(_entries(segment, wanted, found.damage))
                     ids = [prediction_id for _entry, prediction_id in entries]
+                    there = [entry for entry, _prediction_id in entries if _is_there(segment, entry)]
                     if note is not None and ids:
                         note(ids)
                     found.ids += ids
-                    for entry, _prediction_id in entries:
-                        taken += take(segment, entry)
-                    if taken and writable:
-                        os.fdatasync(segment.descriptor)
-                    found.payloads += taken
+                    if there and manifest is not None:
+                        _erase(directory, segment, there, manifest)
+                    found.payloads += len(there)
             except FileNotFoundError:
                 continue  # Retention was here.
             except LogCorrupt as error:
                 found.damage.append(error)
     return found
+
+
+def _erase(directory: Path, segment: Segment, entries: list[Entry], manifest: Manifest) -> None:
+    bodies = [(entry.body_offset, erased_body(entry.body_bytes)) for entry in entries]
+    if segment.is_sealed:
+        withdraw(directory, manifest, segment.writer, segment.number)
+        write_sealed(segment, lambda size, offset: patched(segment.read(size, offset), offset, bodies))
+        return
+    for offset, body in bodies:
+        if os.pwrite(segment.descriptor, body, offset) != len(body):
+            msg = f"{segment.path}: a payload was overwritten in part; forget it again"
+            raise OSError(msg)
+    os.fdatasync(segment.descriptor)
+
+
+def patched(read: bytes, offset: int, bodies: Iterable[tuple[int, bytes]]) -> bytes:
+    """Return what was read at an offset, with the bodies in it.
+
+    >>> patched(b"abcdefgh", 100, [(98, b"XYZ"), (106, b"UVW"), (300, b"!")])
+    b'ZbcdefUV'
+    """
+    end = offset + len(read)
+    result = bytearray(read)
+    for begin, body in bodies:
+        first, last = max(begin, offset), min(begin + len(body), end)
+        if first < last:
+            result[first - offset : last - offset] = body[first - begin : last - begin]
+    return bytes(result)
 
 
 def _entries(segment: Segment, wanted: Wanted, damage: list[LogCorrupt]) -> Iterator[tuple[Entry, str]]:
@@ -116,14 +148,4 @@ def _entries(segment: Segment, wanted: Wanted, damage: list[LogCorrupt]) -> Iter
 
 
 def _is_there(segment: Segment, entry: Entry) -> bool:
-    return os.pread(segment.descriptor, entry.body_bytes, entry.body_offset) != erased_body(entry.body_bytes)
-
-
-def _overwrite(segment: Segment, entry: Entry) -> bool:
-    if not _is_there(segment, entry):
-        return False
-    body = erased_body(entry.body_bytes)
-    if os.pwrite(segment.descriptor, body, entry.body_offset) != len(body):
-        msg = f"{segment.path}: a payload was overwritten in part; forget it again"
-        raise OSError(msg)
-    return True
+    return segment.read(entry.body_bytes, entry.body_offset) != erased_body(entry.body_bytes)

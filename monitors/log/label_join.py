@@ -11,9 +11,11 @@ from contextlib import suppress
 from time import monotonic
 
 from monitors.log.errors import LogCorrupt
+from monitors.log.frame import Frame
 from monitors.log.labels import LABEL, Label, LabelStore, Scalar, Target, hashed
 from monitors.log.reader import LogReader
-from monitors.log.record import Record, Signals, id_milliseconds, new_id
+from monitors.log.record import Record, Signals, id_milliseconds
+from monitors.log.segment import Segment
 
 FEW = 64
 """Predictions up to which each is looked up by itself; with more one walk through their time costs less."""
@@ -111,7 +113,7 @@ class LabelJoin:
         deadline = monotonic() + seconds
         while monotonic() < deadline:
             try:
-                records, behind = self._reader.read(place, READ_RECORDS, with_payload=True)
+                records, behind = self._reader.read_frames(_with_payload, place, READ_RECORDS)
             except LogCorrupt as damage:
                 records, behind = [], self._reader.skip(place, damage)
                 if behind == place:
@@ -134,13 +136,24 @@ class LabelJoin:
 
     def again(self, now: float) -> None:
         """Try again what was said of predictions so young that their records may have come since."""
-        since = new_id(int((now - LATE_SECONDS) * 1e9))
-        self._join(self._store.waiting_for(predictions=self._store.waiting_predictions(since)))
+        young = self._store.waiting_predictions(now - LATE_SECONDS)
+        self._join(self._store.waiting_for(predictions=young))
 
     def _join(self, waited: Sequence[tuple[Label, float]]) -> None:
         targets = self.targets([label for label, _received in waited])
         found = zip(waited, targets, strict=True)
         self._store.join([(label, target, came) for (label, came), target in found if isinstance(target, Target)])
+
+
+def _with_payload(segment: Segment, frame: Frame) -> list[Record]:
+    """Take the records of a frame with their payloads, without the tensors in files of their own."""
+    found = []
+    for entry in frame.entries():
+        record = segment.record(entry)
+        with suppress(LogCorrupt):
+            entry.complete(record, segment.body(entry))
+        found.append(record)
+    return found
 
 
 def judged(

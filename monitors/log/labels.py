@@ -16,7 +16,7 @@ what somebody else has corrected since.
 """
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -148,10 +148,7 @@ class LabelStore:
     def _join(self, label: Label, target: Target, now: float) -> str:
         execute, value = self._connection.execute, orjson.dumps(label.value).decode()
         # What waited for its prediction, and is now said again, waits no longer.
-        execute(
-            "delete from waiting where prediction is ? and client_id is ? and row is ? and name = ? and source = ?",
-            (label.prediction, label.client_id, label.row, label.name, label.source),
-        )
+        execute(f"delete from waiting where {_waits(label)}", _key(label))  # noqa: S608
         key = (target.prediction, target.row, label.name, label.source)
         where = "prediction = ? and row is ? and name = ? and source = ?"
         if self._is_said(f"labels where {where}", key, value, label.time):
@@ -171,14 +168,23 @@ class LabelStore:
 
     def _wait(self, label: Label, why: str, now: float) -> str:
         value = orjson.dumps(label.value).decode()
-        key = (label.prediction, label.client_id, label.row, label.name, label.source)
-        where = "prediction is ? and client_id is ? and row is ? and name = ? and source = ?"
-        if self._is_said(f"waiting where {where}", key, value, label.time):
+        if self._is_said(f"waiting where {_waits(label)}", _key(label), value, label.time):
             return "duplicate"
         client = None if label.client_id is None else hashed(label.client_id)
         self._connection.execute(
             f"insert into waiting values (null{', ?' * 10})",  # noqa: S608 - question marks, so many
-            (*key[:1], label.row, label.client_id, client, label.name, value, label.time, label.source, now, why),
+            (
+                label.prediction,
+                label.row,
+                label.client_id,
+                client,
+                label.name,
+                value,
+                label.time,
+                label.source,
+                now,
+                why,
+            ),
         )
         return "unmatched"
 
@@ -198,25 +204,29 @@ class LabelStore:
         """Return the labels behind number `after` (0: from the first on): what a follower has not seen yet."""
         return self._said("number > ? order by number limit ?", (after, limit))
 
-    def current(self, rows: int = 100_000) -> Iterator[Mapping[str, list[Any]]]:
-        """Yield the labels that hold, as columns of so many rows each: the label's side of the inference table.
+    def current(self, since: float = 0.0, rows: int = 100_000) -> Iterator[dict[str, list[Any]]]:
+        """Yield the labels that hold, of predictions since a moment, as columns of so many rows each.
 
-        `prediction_id`, `row` (null: all rows of the request), `label_name`, `label` (text), `label_time` (seconds
-        since the epoch), `label_source`, `correct` and `loss`.
+        They are the label's side of the inference table: `prediction_id`, `row` (null: all rows of the request),
+        `label_name`, `label` (text), `label_time` (seconds since the epoch), `label_source`, `correct` and `loss`.
         """
-        after = 0
-        while said := self._said("number > ? and superseded = 0 order by number limit ?", (after, rows)):
-            after = said[-1].number
-            yield {
-                "prediction_id": [one.target.prediction for one in said],
-                "row": [one.target.row for one in said],
-                "label_name": [one.label.name for one in said],
-                "label": [text_of(one.label.value) for one in said],
-                "label_time": [one.label.time for one in said],
-                "label_source": [one.label.source for one in said],
-                "correct": [one.target.correct for one in said],
-                "loss": [one.target.loss for one in said],
-            }
+        # An id begins with its time, so that ids sort by it.
+        first, after = id_at(since), 0
+        text = "case when substr(value, 1, 1) = '\"' then value ->> '$' else value end"
+        query = (
+            f"select number, prediction, row, name, {text}, time, source, correct, loss from labels "  # noqa: S608
+            "where number > ? and superseded = 0 and prediction >= ? order by number limit ?"
+        )
+        while True:
+            with self._lock:
+                found = self._connection.execute(query, (after, first, rows)).fetchall()
+            if not found:
+                return
+            numbers, *columns = (list(column) for column in zip(*found, strict=True))
+            after = numbers[-1]
+            names = ("prediction_id", "row", "label_name", "label", "label_time", "label_source", "correct", "loss")
+            part = dict(zip(names, columns, strict=True))
+            yield part | {"correct": [None if one is None else bool(one) for one in part["correct"]]}
 
     def _said(self, where: str, bindings: tuple[Any, ...]) -> list[Said]:
         with self._lock:
@@ -243,10 +253,11 @@ class LabelStore:
                     rows += self._connection.execute(query, (value,)).fetchall()
         return [(_label(row[:-1]), row[-1]) for row in rows]
 
-    def waiting_predictions(self, since: str) -> list[str]:
-        """Return the ids behind `since` (an id's first digits are its time) that labels wait for."""
+    def waiting_predictions(self, since: float) -> list[str]:
+        """Return the ids, given since a moment, that labels wait for."""
+        query = "select distinct prediction from waiting where prediction >= ?"
         with self._lock:
-            rows = self._connection.execute("select distinct prediction from waiting where prediction >= ?", (since,))
+            rows = self._connection.execute(query, (id_at(since),))
             return [row[0] for row in rows]
 
     def by_client(self, client_id: str) -> list[str]:
@@ -316,18 +327,29 @@ class LabelStore:
             self._connection.close()
 
 
+def _waits(label: Label) -> str:
+    """The condition under which a label that waits is about the same, and from the same source; by an index."""
+    return f"{'client' if label.prediction is None else 'prediction'} = ? and row is ? and name = ? and source = ?"
+
+
+def _key(label: Label) -> tuple[Any, ...]:
+    about = label.prediction if label.client_id is None else hashed(label.client_id)
+    return about, label.row, label.name, label.source
+
+
 def hashed(client_id: str) -> bytes:
     """Return what stands for a client's id in the index: sixteen bytes, however long the id is."""
     return blake2b(client_id.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-def text_of(value: Scalar) -> str:
-    """Write a label as the text of a column.
+def id_at(seconds: float) -> str:
+    """Return what sorts before the id of every prediction from a moment on, and behind those of all before it.
 
-    >>> text_of("snow"), text_of(7), text_of(0.5), text_of(True)
-    ('snow', '7', '0.5', 'true')
+    >>> id_at(1_700_000_000.123)
+    '018bcfe5-687b'
     """
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    digits = f"{int(seconds * 1_000):012x}"
+    return f"{digits[:8]}-{digits[8:]}"
 
 
 def _label(row: Any) -> Label:

@@ -4,7 +4,8 @@ A reader needs nothing from the writers but their files. It goes up to each segm
 what it can't read it reports: no record is passed over in silence.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
 from heapq import merge
 from pathlib import Path
 from typing import TypeVar
@@ -14,9 +15,16 @@ from monitors.log.contract import Cursor, Place, Report
 from monitors.log.cursors import Standing, end_of, read_standing
 from monitors.log.errors import LogCorrupt
 from monitors.log.follower import Follower, Take, headers, headers_as, whole
-from monitors.log.frame import FrameStart
+from monitors.log.lookup import candidates, in_segment
 from monitors.log.record import Record, id_milliseconds
-from monitors.log.segment import HEADER_BYTES, Mark, Segment, numbers, segment_path, writers
+from monitors.log.segment import (
+    HEADER_BYTES,
+    Mark,
+    Segment,
+    numbers,
+    segment_path,
+    writers,
+)
 from monitors.log.signed import Envelope, Notary
 from monitors.log.verify import Progress, verify
 
@@ -159,23 +167,26 @@ class LogReader:
         prediction_id = prediction_id.lower()
         milliseconds = id_milliseconds(prediction_id)
         damage: LogCorrupt | None = None
-        for writer in writers(self._directory):
-            for number in reversed(numbers(self._directory, writer)):
-                try:
-                    with Segment(self._directory, writer, number) as segment:
-                        record = _in_segment(segment, prediction_id, milliseconds)
-                        if record is not None:
-                            return record
-                except LogCorrupt as error:
-                    if error.kind.startswith("damaged payload"):
-                        raise
-                    damage = error
+        for writer, number in candidates(self._directory, milliseconds):
+            try:
+                with Segment(self._directory, writer, number) as segment:
+                    record = in_segment(segment, prediction_id, milliseconds)
+                    if record is not None:
+                        return record
+            except FileNotFoundError:
+                continue  # Retention was here.
+            except LogCorrupt as error:
+                if error.kind.startswith("damaged payload"):
+                    raise
+                damage = error
         if damage is not None:
             raise damage
         return None
 
-    def records(self, *, since: float | None = None, with_payload: bool = False) -> Iterator[Record]:
-        """Walk all durable records from `since` (seconds since the epoch) on.
+    def records(
+        self, *, since: float | None = None, with_payload: bool = False, without: Container[tuple[str, int]] = ()
+    ) -> Iterator[Record]:
+        """Walk all durable records from `since` (seconds since the epoch) on, but those of segments in `without`.
 
         The writers' series are merged by time; within one of them it is the order of writing.
 
@@ -183,13 +194,18 @@ class LogReader:
             LogCorrupt: a durable frame is damaged.
         """
         names = writers(self._directory)
-        series = [self._series(writer, since or 0.0, with_payload=with_payload) for writer in names]
+        series = [self._series(writer, since or 0.0, without, with_payload=with_payload) for writer in names]
         return merge(*series, key=lambda record: record.time)
 
-    def _series(self, writer: str, since: float, *, with_payload: bool) -> Iterator[Record]:
+    def _series(
+        self, writer: str, since: float, without: Container[tuple[str, int]], *, with_payload: bool
+    ) -> Iterator[Record]:
         since_ms = int(since * 1_000)
         for number in numbers(self._directory, writer):
-            with Segment(self._directory, writer, number) as segment:
+            if (writer, number) in without:
+                continue
+            # One that is not there any more: retention was here.
+            with suppress(FileNotFoundError), Segment(self._directory, writer, number) as segment:
                 mark = segment.mark()
                 if mark.last_ms < since_ms:
                     continue
@@ -218,50 +234,3 @@ class LogReader:
         for segment in self._followed.values():
             segment.close()
         self._followed.clear()
-
-
-def _in_segment(segment: Segment, prediction_id: str, milliseconds: int) -> Record | None:
-    mark = segment.mark()
-    if not mark.first_ms <= milliseconds <= mark.last_ms:
-        return None
-    for start in _starts(segment, mark.end):
-        if start.first_ms <= milliseconds <= start.last_ms:
-            record = _in_frame(segment, start.offset, mark.end, prediction_id)
-            if record is not None:
-                return record
-    # Not there, by frame starts that nobody has checked: look again, at every frame, and check it.
-    offset, damage = HEADER_BYTES, None
-    while offset < mark.end:
-        frame = segment.frame(offset, mark.end)
-        if frame is None:
-            damage = damage or segment.damage(offset, mark.end)
-            frame = segment.next_frame(offset, mark.end)
-            if frame is None:
-                break
-        if frame.start.first_ms <= milliseconds <= frame.start.last_ms:
-            record = _in_frame(segment, frame.start.offset, mark.end, prediction_id)
-            if record is not None:
-                return record
-        offset = frame.start.end
-    if damage is not None:
-        raise damage
-    return None
-
-
-def _starts(segment: Segment, end: int) -> Iterator[FrameStart]:
-    offset = HEADER_BYTES
-    while offset < end and (start := segment.start(offset, end)) is not None:
-        yield start
-        offset = start.end
-
-
-def _in_frame(segment: Segment, offset: int, end: int, prediction_id: str) -> Record | None:
-    frame = segment.frame(offset, end)
-    for entry in frame.entries() if frame is not None else ():
-        # The id as bytes: decoding every record of a frame to look for one costs a hundred times as much.
-        if prediction_id.encode() in bytes(entry.header):
-            record = segment.record(entry)
-            if record.id == prediction_id:
-                tensors.complete(segment, entry, record)
-                return record
-    return None

@@ -21,9 +21,9 @@ from monitors.log.segment import (
     NO_DIGEST,
     Mark,
     Segment,
-    numbers,
+    plain_numbers,
     read_mark,
-    segment_path,
+    sealed_numbers,
     sync_directory,
     write_mark,
     writers,
@@ -81,12 +81,31 @@ def recover_series(directory: Path, writer: str) -> Ending:
     for unfinished in (directory / writer).glob("*.new"):
         unfinished.unlink()
     damage: list[LogCorrupt] = []
-    ending = Ending(0, 0, 0, NO_DIGEST, ())
-    found = numbers(directory, writer)
+    ending = _sealed_ending(directory, writer, damage)
+    # What is sealed was closed; a plain file that is there too has outlived a sealer that was killed.
+    found = [number for number in plain_numbers(directory, writer) if number > ending.number]
     for position, number in enumerate(found):
         until_seq = _first_seq(directory, writer, found[position + 1]) if position + 1 < len(found) else None
         ending = _recover_segment(directory, writer, number, until_seq, ending, damage)
     return replace(ending, damage=tuple(damage))
+
+
+def _sealed_ending(directory: Path, writer: str, damage: list[LogCorrupt]) -> Ending:
+    """Return where the sealed segments end: they were closed, so the last one that can be read says it."""
+    ending = Ending(0, 0, 0, NO_DIGEST, ())
+    unreadable = []
+    for number in reversed(sealed_numbers(directory, writer)):
+        try:
+            with Segment(directory, writer, number) as segment:
+                mark = segment.mark()
+                ending = Ending(number, segment.header.epoch, mark.next_seq, mark.digest, ())
+                break
+        except LogCorrupt as error:
+            unreadable.append((number, error))
+    for number, found in reversed(unreadable):
+        damage.append(found)
+        ending = _ending_without_header(found.path, number, ending)
+    return ending
 
 
 def _first_seq(directory: Path, writer: str, number: int) -> int | None:
@@ -104,7 +123,7 @@ def _recover_segment(
         segment = Segment(directory, writer, number, writable=True)
     except LogCorrupt as error:
         damage.append(error)
-        return _ending_without_header(directory, writer, number, before)
+        return _ending_without_header(error.path, number, before)
     with segment:
         mark = read_mark(segment.descriptor)
         if mark is None or not mark.closed:
@@ -112,8 +131,7 @@ def _recover_segment(
         return Ending(number, segment.header.epoch, mark.next_seq, mark.digest, ())
 
 
-def _ending_without_header(directory: Path, writer: str, number: int, before: Ending) -> Ending:
-    path = segment_path(directory, writer, number)
+def _ending_without_header(path: Path, number: int, before: Ending) -> Ending:
     with path.open("rb") as file:
         mark = read_mark(file.fileno())
         if mark is not None:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 from zlib import crc32
 
+from monitors.log import sealed
 from monitors.log.errors import LogCorrupt
 from monitors.log.frame import (
     MARKER_BYTES,
@@ -44,7 +45,9 @@ TENSORS = "tensors"
 """The folder of tensors that are too large for a frame."""
 CURSORS = "cursors"
 """The folder of those who follow."""
-NO_WRITERS = frozenset({TENSORS, CURSORS})
+PARQUET = "parquet"
+"""The folder of the projection."""
+NO_WRITERS = frozenset({CURSORS, PARQUET, TENSORS})
 """Folders of the log that are no writer's; no writer can be called so."""
 BODY_READS_MAX = 10
 """A body read while it is overwritten with "erased. …" has some of both; that takes microseconds a page."""
@@ -94,8 +97,13 @@ class Mark:
 
 
 def segment_path(directory: Path, writer: str, number: int) -> Path:
-    """Where a segment lies."""
+    """Where a segment lies, unless it is sealed."""
     return directory / writer / f"{number:010d}.seg"
+
+
+def sealed_path(directory: Path, writer: str, number: int) -> Path:
+    """Where a sealed segment lies."""
+    return directory / writer / sealed.FOLDER / f"{number:010d}{sealed.SUFFIX}"
 
 
 def writers(directory: Path) -> list[str]:
@@ -109,16 +117,37 @@ def writers(directory: Path) -> list[str]:
 
 def numbers(directory: Path, writer: str) -> list[int]:
     """List the numbers of a writer's segments, ascending."""
+    # In this order: one that is sealed in between is then in one of the two lists, or in both.
+    return sorted({*plain_numbers(directory, writer), *sealed_numbers(directory, writer)})
+
+
+def plain_numbers(directory: Path, writer: str) -> list[int]:
+    """List the numbers of the segments that are not sealed, ascending."""
+    return _listed(directory / writer, ".seg")
+
+
+def sealed_numbers(directory: Path, writer: str) -> list[int]:
+    """List the numbers of the sealed segments, ascending."""
+    return _listed(directory / writer / sealed.FOLDER, sealed.SUFFIX)
+
+
+def exists(directory: Path, writer: str, number: int) -> bool:
+    """Say whether a segment is there, in one form or the other."""
+    return segment_path(directory, writer, number).exists() or sealed_path(directory, writer, number).exists()
+
+
+def _listed(folder: Path, suffix: str) -> list[int]:
     try:
-        with os.scandir(directory / writer) as entries:
+        with os.scandir(folder) as entries:
             names = [entry.name for entry in entries]
     except FileNotFoundError:
         return []
-    return sorted(int(name[:-4]) for name in names if name.endswith(".seg") and name[:-4].isdigit())
+    found = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
+    return sorted(int(name) for name in found if name.isdigit())
 
 
 class Segment:
-    """One open segment file, to be read beside its writer."""
+    """One open segment, to be read beside its writer; offsets are those of the plain file when it is sealed too."""
 
     def __init__(self, directory: Path, writer: str, number: int, *, writable: bool = False) -> None:
         """Open a segment.
@@ -128,11 +157,18 @@ class Segment:
             LogCorrupt: its header is not what was written.
         """
         self.directory = directory
-        self.path = segment_path(directory, writer, number)
         self.writer = writer
         self.number = number
-        self.descriptor = os.open(self.path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        self._sealed: sealed.SealedFile | None = None
         try:
+            self.path = segment_path(directory, writer, number)
+            self.descriptor = os.open(self.path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self.path = sealed_path(directory, writer, number)
+            self.descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if self.path.suffix == sealed.SUFFIX:
+                self._sealed = sealed.SealedFile(self.descriptor)
             header = self._header()
             if header is None:
                 raise ValueError("damaged segment header")
@@ -140,6 +176,17 @@ class Segment:
             os.close(self.descriptor)
             raise LogCorrupt(self.path, writer, -1, 0, str(error), (number + 1, HEADER_BYTES)) from None
         self.header = header
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Read bytes of the plain form; fewer where it ends."""
+        if self._sealed is None:
+            return os.pread(self.descriptor, size, offset)
+        return self._sealed.read(size, offset)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether this is the compressed form, which nobody writes to any more."""
+        return self._sealed is not None
 
     def _header(self) -> SegmentHeader | None:
         raw = os.pread(self.descriptor, HEADER.size + CHECKSUM.size, 0)
@@ -158,7 +205,7 @@ class Segment:
         mark = read_mark(self.descriptor)
         if mark is None:
             # Its writer's next commit or the next recovery makes it anew, if there is one.
-            over = segment_path(self.path.parent.parent, self.writer, self.number + 1).exists()
+            over = exists(self.directory, self.writer, self.number + 1)
             resume = (self.number + 1, HEADER_BYTES) if over else None
             seq = self.header.first_seq
             raise LogCorrupt(self.path, self.writer, seq, MARK_OFFSET, "damaged durable mark", resume)
@@ -171,8 +218,8 @@ class Segment:
 
     @property
     def size(self) -> int:
-        """How many bytes there are of it, durable or not."""
-        return os.fstat(self.descriptor).st_size
+        """How many bytes there are of the plain form, durable or not."""
+        return os.fstat(self.descriptor).st_size if self._sealed is None else self._sealed.size
 
     def removed(self) -> bool:
         """Say whether the file has no name any more."""
@@ -180,7 +227,7 @@ class Segment:
 
     def start(self, offset: int, end: int) -> FrameStart | None:
         """Read where a frame begins and ends, unchecked; None when none does or it would go beyond `end`."""
-        start = decode_start(os.pread(self.descriptor, START_BYTES, offset), offset, self.header.marker)
+        start = decode_start(self.read(START_BYTES, offset), offset, self.header.marker)
         return start if start is not None and start.end <= end else None
 
     def frame(self, offset: int, end: int) -> Frame | None:
@@ -188,8 +235,13 @@ class Segment:
         start = self.start(offset, end)
         if start is None:
             return None
-        head = os.pread(self.descriptor, start.head_bytes, offset + PREFIX.size)
+        head = self.read(start.head_bytes, offset + PREFIX.size)
         return Frame(start, head) if head_is_good(start, head) else None
+
+    def regions(self, milliseconds: int) -> Iterator[tuple[int, int]]:
+        """Yield where frames with ids of this time begin (the first of some, and where to stop); for a sealed one."""
+        assert self._sealed is not None, "a plain segment has no index"
+        return self._sealed.regions(milliseconds)
 
     def frames(self, offset: int, end: int) -> Iterator[Frame]:
         """Walk all frames. Raises LogCorrupt at one that is damaged."""
@@ -205,7 +257,7 @@ class Segment:
         """Look for the first good frame behind damage at `offset`."""
         position = offset + 1
         while position < end:
-            raw = os.pread(self.descriptor, min(SEARCH_BYTES, end - position), position)
+            raw = self.read(min(SEARCH_BYTES, end - position), position)
             found = raw.find(self.header.marker)
             if found >= 0:
                 frame = self.frame(position + found, end)
@@ -239,7 +291,7 @@ class Segment:
     def body(self, entry: Entry) -> bytes:
         """Read one record's body. Raises LogCorrupt when it is not what was written."""
         for _ in range(BODY_READS_MAX):
-            body = os.pread(self.descriptor, entry.body_bytes, entry.body_offset)
+            body = self.read(entry.body_bytes, entry.body_offset)
             if entry.body_is_good(body):
                 return body
             os.sched_yield()

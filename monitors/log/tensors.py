@@ -208,7 +208,7 @@ def _named(directory: Path, places: Places) -> tuple[set[str], Places]:
 
 def _behind_mark(segment: Segment, offset: int) -> set[str]:
     named: set[str] = set()
-    size = os.fstat(segment.descriptor).st_size
+    size = segment.size
     while offset < size:
         frame = segment.frame(offset, size) or segment.next_frame(offset, size)
         if frame is None:

@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bundles.home import Home
 from bundles.packing import Packed, pack
 from monitors.log.reader import LogReader
-from monitors.log.record import id_milliseconds
+from monitors.log.record import UNKNOWN, id_milliseconds
 from tests.conftest import Gateway, snowgate, wait_until, write_model
 from tests.gateway.grpc.peer import INFER, InferRequest, InferResponse
 
@@ -154,6 +154,7 @@ def test_the_law_holds_while_the_disk_fails(
     assert "can't be written" in gateway.get("/v2/models/signs/ready")[1]["error"]
     assert gateway.get("/v2/models/plain/ready")[0] == 200
     grpc_says_so(gateway)
+    assert [gateway.call("nobody")[0] for _ in range(3)] == [404] * 3
     wait_until(lambda: told(gateway) == ["open"], what="the incident")
     order.unlink()
     wait_until(lambda: all(ready(gateway) for _ in range(8)), what="both workers to be ready again")
@@ -163,7 +164,7 @@ def test_the_law_holds_while_the_disk_fails(
     more.stop()
     assert not more.ids(lambda _status, logged: not logged)
     heard = witness.heard | more.heard
-    found = at_rest(gateway, len(heard) + 2)  # and the two over gRPC
+    found = at_rest(gateway, len(heard) + 5)  # and the two over gRPC, and the three of a model that nobody serves
     counted = {fate: int(found[fate]) for fate in FATES}
     kinds = {(status == 200, logged): 0 for status in (200, 400) for logged in (True, False)}
     for status, logged in heard.values():
@@ -171,17 +172,21 @@ def test_the_law_holds_while_the_disk_fails(
     assert counted == {
         "answered_durable": kinds[True, True],
         "answered_unlogged": kinds[True, False] + 1,
-        "refused_durable": kinds[False, True],
+        "refused_durable": kinds[False, True] + 3,
         "refused_uncounted": kinds[False, False] + 1,
     }
     assert gateway.stop() == 0
-    logged_ids = {one.id for one in LogReader(two_models.log).records()}
-    assert logged_ids == {one for one, (_status, logged) in heard.items() if logged}
+    records = list(LogReader(two_models.log).records())
+    counts = [one.calls for one in records if one.model == UNKNOWN]
+    assert sum(counts) == 3
+    assert {one.id for one in records if one.model != UNKNOWN} == {
+        one for one, (_status, logged) in heard.items() if logged
+    }
     report = snowgate(two_models.path, "log", "verify")
     assert (report["first_bad"], report["answered"], report["refused"]) == (
         None,
         counted["answered_durable"],
-        counted["refused_durable"],
+        counted["refused_durable"] - 3 + len(counts),
     )
 
 

@@ -77,17 +77,17 @@ def test_labels_over_http(admin: str, story: Story) -> None:
     url = f"{admin}/api/v1/labels"
     status, done, _ = ask("POST", url, {"prediction_id": story.answered, "value": 0})
     assert (status, done["accepted"], done["problems"]) == (200, 1, [])
-    many = [{"prediction_id": story.answered, "value": 0, "time": number} for number in range(2_000)]
-    assert ask("POST", url, many)[1]["accepted"] == 2_000
+    many = [{"client_id": f"order-{number}", "value": 0, "time": number} for number in range(2_000)]
+    assert ask("POST", url, many)[1]["unmatched"] == 2_000
     assert ask("POST", url, many)[1]["duplicate"] == 2_000
     status, problem, _ = ask("POST", url, [{"prediction_id": story.answered, "value": None}])
     assert (status, problem["status"]) == (422, 422)
     assert ask("POST", url, [{"client_id": "a", "value": 1}] * 10_001)[0] == 422
     lines = set(http.request("GET", f"{admin}/metrics").data.decode().splitlines())
-    assert 'snowgate_labels_total{model="signs",version="2"} 2001.0' in lines
+    assert 'snowgate_labels_total{model="signs",version="2"} 1.0' in lines
     assert 'snowgate_label_accuracy_ratio{model="signs",version="2"} 1.0' in lines
     assert 'snowgate_label_rows{model="signs",version="2"} 1.0' in lines
-    assert "snowgate_labels_unmatched 0.0" in lines
+    assert "snowgate_labels_unmatched 2000.0" in lines
     page = http.request("GET", f"{admin}/predictions/{story.answered}").data.decode()
     assert "What turned out to be true" in page
     assert "was right" in page

@@ -12,8 +12,8 @@ import pytest
 from bundles.home import Home
 from bundles.packing import Packed, pack
 from gateway.replay import Replayer
+from gateway.replay_verdicts import Logged, Verdict, compare, summary
 from gateway.settings import Settings
-from gateway.verdicts import Logged, Verdict, compare, summary
 from monitors.log.record import Payload, Record, Tensor, new_id
 from state.sqlite import SqliteState
 from tests.conftest import Gateway, snowgate, write_model

@@ -43,6 +43,8 @@ def test_a_nested_section_is_set_by_a_variable() -> None:
         ("[server]\nport = 'many'\n", ["snowgate.toml", "server.port", "'many'", "integer"]),
         ("[server]\nport = 70000\n", ["snowgate.toml", "server.port", "70000", "65533"]),
         ("[server\n", ["snowgate.toml", "line 1"]),
+        ("[export]\nurl = 'ftp://x'\n", ["export.url", "ftp://x"]),
+        ("[export]\nformat = 'kserve'\nbatch = 2\n", ["export", "expected batch = 1"]),
         ("[monitor]\ndays_per_false_page = 0\n", ["monitor.days_per_false_page", "greater than 0"]),
     ],
 )

@@ -130,3 +130,17 @@ def test_train_records_and_packs(
     assert (code, out) == (1, "")
     assert "7" in err
     assert len(json.loads(run(capsys, "bundle", "list", *place)[1])) == 1
+
+
+def test_gc_says_what_is_free_again(capsys: pytest.CaptureFixture[str], home: Home, packed: Packed) -> None:
+    """What a killed gateway unpacked is first told and then gone, with its size; the sum is on standard error."""
+    left = home.run / "1234-1"
+    left.mkdir(parents=True)
+    (left / "weights").write_bytes(b"x" * 8_192)
+    for arguments, words in ((("--dry-run",), "8,192 bytes would be free again"), ((), "8,192 bytes are free again")):
+        assert left.exists()
+        code, out, err = run(capsys, "bundle", "gc", *arguments, "--home", str(home.path))
+        assert (code, words in err) == (0, True), err
+        assert [line.split() for line in out.splitlines()[1:]] == [[str(left), "unpacked", "8,192"]]
+    assert not left.exists()
+    assert "0 bytes" in run(capsys, "bundle", "gc", "--home", str(home.path))[2]

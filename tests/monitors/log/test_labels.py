@@ -62,8 +62,11 @@ def test_the_same_label_twice_is_one(tmp_path: Path) -> None:
 def test_columns_have_what_holds(tmp_path: Path) -> None:
     """The inference table's side: text, time and source of what holds, a part at a time."""
     store = LabelStore(tmp_path)
-    for value in (7, 0.5, "snow", True):
+    texts = {7: "7", 0.5: "0.5", 'snow "and" ice': 'snow "and" ice', True: "true"}
+    for value, text in texts.items():
         say(store, value, source=f"by {value}")
+        [part] = store.current()
+        assert part["label"] == [text]
     store.add([(Label(1, source="x"), target("q", None, correct=True))], 6.0)
     parts = list(store.current(rows=1))
     assert [part["prediction_id"] for part in parts] == [["p"], ["q"]]
@@ -78,6 +81,16 @@ def test_columns_have_what_holds(tmp_path: Path) -> None:
         "correct": [True],
         "loss": [None],
     }
+    store.close()
+
+
+def test_columns_begin_at_a_moment(tmp_path: Path) -> None:
+    """Labels of predictions from a moment on, by the time in their ids."""
+    store = LabelStore(tmp_path)
+    ids = [new_id(int(second * 1e9)) for second in (100, 200, 300)]
+    for one in ids:
+        store.add([(Label(1, source="x"), target(one))], 1.0)
+    assert [part["prediction_id"] for part in store.current(since=200)] == [ids[1:]]
     store.close()
 
 
