@@ -75,7 +75,7 @@ def assert_followed(home: Home) -> None:
         status = state.get("monitor/status")
         return 0 if status is None else int(status.body["processed"])
 
-    wait_until(lambda: processed() >= there, what="the monitor's catching up")
+    wait_until(lambda: processed() >= there, 120, "the monitor's catching up")
     assert processed() == there
     state.close()
 
