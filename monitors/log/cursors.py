@@ -99,7 +99,7 @@ def read_standing(directory: Path, name: str) -> Standing | None:
     path = _folder(directory, name) / FILE
     try:
         return _decode(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except msgspec.MsgspecError as error:
         msg = f"{path}: {error}; `snowgate log cursors --drop {name}` forgets it, and the follower begins anew"
