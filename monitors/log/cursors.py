@@ -126,7 +126,7 @@ def write_standing(directory: Path, name: str, standing: Standing) -> None:
 def standings(directory: Path) -> dict[str, Standing]:
     """Return the standings of all followers by their names. Raises LogError when one can't be read."""
     found: dict[str, Standing] = {}
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         for folder in sorted((directory / CURSORS).iterdir()):
             standing = read_standing(directory, folder.name)
             if standing is not None:
