@@ -49,6 +49,7 @@ class Ledger:
             name,
             self._on_durable,
             segment_bytes=settings.segment_bytes,
+            segment_seconds=settings.segment_seconds,
             inline_bytes_max=settings.inline_bytes_max,
         )
 

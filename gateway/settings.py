@@ -129,6 +129,9 @@ class LogSettings(Section):
     segment_bytes: int = Field(
         default=64 * 1024 * 1024, ge=1024 * 1024, description="A segment is closed at this size."
     )
+    segment_seconds: float = Field(
+        default=3600.0, ge=1, le=7 * 86_400, description="… or at this age, by the next call: then it becomes Parquet."
+    )
     durability: Literal["commit", "async"] = Field(
         default="commit", description="Answers wait until their record is on disk (commit), or leave before (async)."
     )

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from errno import ENOMEM, ENOSPC
 from pathlib import Path
-from time import perf_counter, time_ns
+from time import monotonic, perf_counter, time_ns
 from typing import Any
 
 from monitors.log import record as records
@@ -66,6 +66,7 @@ class SegmentWriter:
         on_durable: OnDurable,
         *,
         segment_bytes: int = 64 * 1024 * 1024,
+        segment_seconds: float = 3600.0,
         inline_bytes_max: int = INLINE_BYTES_MAX,
     ) -> None:
         """Mend what an earlier process of this name left, and begin a new segment.
@@ -85,6 +86,9 @@ class SegmentWriter:
         self._name = name
         self._on_durable = on_durable
         self._segment_bytes = segment_bytes
+        self._segment_seconds = segment_seconds
+        self._began = 0.0
+        """When the segment was begun, by a clock that nobody sets."""
         self._tensors = TensorFiles(directory, inline_bytes_max)
         (directory / name).mkdir(parents=True, exist_ok=True)
         sync_directory(directory)
@@ -258,7 +262,7 @@ class SegmentWriter:
         self._on_durable([], None)
 
     def _commit(self, encoded: list[Encoded]) -> None:
-        if self._descriptor is not None and self._mark.end >= self._segment_bytes:
+        if self._descriptor is not None and self._is_full():
             self._end_segment()
         if self._descriptor is None:
             self._open()
@@ -279,6 +283,12 @@ class SegmentWriter:
         write_mark(descriptor, mark)
         self._mark = mark
 
+    def _is_full(self) -> bool:
+        """Whether the next frame begins a segment: what is closed is compressed, and becomes Parquet."""
+        if self._mark.end == HEADER_BYTES:
+            return False
+        return self._mark.end >= self._segment_bytes or monotonic() >= self._began + self._segment_seconds
+
     def _open(self) -> None:
         """Begin the next segment, which goes on from the mark."""
         marker = os.urandom(MARKER_BYTES)
@@ -286,6 +296,7 @@ class SegmentWriter:
             self._name, self._number + 1, self._epoch, time_ns(), self._mark.next_seq, self._mark.digest, marker
         )
         self._descriptor, self._mark = create_segment(self._directory, header)
+        self._began = monotonic()
         self._marker = marker
         self._number += 1
 

@@ -9,7 +9,7 @@ from monitors.log import writer as writing
 from monitors.log.errors import LogBusy, LogFull, RecordUnwritable
 from monitors.log.reader import LogReader
 from monitors.log.record import Tensor, new_id
-from monitors.log.segment import HEADER_BYTES, Segment
+from monitors.log.segment import HEADER_BYTES, Segment, numbers
 from monitors.log.writer import SegmentWriter
 from tests.conftest import wait_until
 from tests.monitors.log.logbook import Logbook, ids_read, record
@@ -133,6 +133,18 @@ def test_a_record_larger_than_a_frame_gets_its_own(tmp_path: Path) -> None:
     assert found is not None
     assert found.payload is not None
     assert len(found.payload.inputs[0].data) == writing.FRAME_BYTES_MAX + 1
+
+
+def test_a_segment_ends_by_its_age(tmp_path: Path) -> None:
+    """With an age of nothing every frame begins a segment of its own, and no segment is closed without any."""
+    done = threading.Semaphore(0)
+    writer = SegmentWriter(tmp_path, "w0", lambda _tokens, _error: done.release(), segment_seconds=0.0)
+    for _ in range(3):
+        writer.append(record(), None)
+        assert done.acquire(timeout=30)
+    writer.close()
+    assert numbers(tmp_path, "w0") == [1, 2, 3]
+    assert LogReader(tmp_path).verify().records == 3
 
 
 def test_closed_takes_no_more(tmp_path: Path) -> None:
