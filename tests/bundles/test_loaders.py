@@ -111,7 +111,7 @@ def test_a_class_with_files_prints_and_text(tmp_path: Path) -> None:
         found, signals = runner.predict({"text": given})
     assert found["kind"].tolist() == [b"SNOW", "grüß".encode().upper(), b""]
     assert found["length"].dtype == np.int32
-    assert signals["class"].tolist() == found["kind"].tolist()
+    assert signals["class"].tolist() == [one.decode() for one in found["kind"].tolist()]
     assert signals["value"].tolist() == [4, 6, 0]
     assert set(signals) == {"class", "value"}
 
