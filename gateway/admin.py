@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import Metric
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from gateway import metrics_page
 from gateway.console.live import Live
@@ -30,6 +30,19 @@ from gateway.prediction import LISTED_SECONDS, ROWS_MAX
 from gateway.problems import DESCRIBED, add_problem_handlers
 from gateway.traffic import Sampler, Traffic
 from monitors.log.question import Question
+
+WHERE_MAX = 2_048
+"""Of a condition in SQL: it stands in the address, where each letter may take twelve bytes, and 64 KiB is the end."""
+
+
+def _rfc3339(given: str) -> str:
+    """Refuse what pydantic would take too, seconds since 1970. Raises ValueError."""
+    if "-" not in given[1:]:
+        raise ValueError("expected a time in RFC 3339, such as 2026-11-25T03:00:00Z")
+    return given
+
+
+Moment = Annotated[datetime, BeforeValidator(_rfc3339)]
 
 Actor = Annotated[str, Field(min_length=1, max_length=128, description="Who does it; goes into the audit log.")]
 Reason = Annotated[str, Field(max_length=4096, description="Why, in a sentence; goes into the audit log.")]
@@ -228,9 +241,9 @@ def _looking(operations: Operations, traffic: Traffic) -> APIRouter:
     @router.get("/predictions")
     def predictions(
         model: Annotated[str | None, Query(max_length=128)] = None,
-        since: Annotated[datetime | None, Query(description="From when on, RFC 3339; null: the last 24 hours.")] = None,
-        until: Annotated[datetime | None, Query(description="Up to when, RFC 3339.")] = None,
-        where: Annotated[str | None, Query(max_length=8192, description="A condition in SQL (docs/log.md).")] = None,
+        since: Annotated[Moment | None, Query(description="From when on, RFC 3339; null: the last 24 hours.")] = None,
+        until: Annotated[Moment | None, Query(description="Up to when, RFC 3339.")] = None,
+        where: Annotated[str | None, Query(max_length=WHERE_MAX, description="A condition in SQL.")] = None,
         limit: Annotated[int, Query(ge=1, le=ROWS_MAX)] = 100,
     ) -> list[dict[str, Any]]:
         """Rows of the inference table, newest first."""

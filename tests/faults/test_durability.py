@@ -63,7 +63,7 @@ class Witness:
 
     def ids(self, true: Callable[[int, bool], bool]) -> set[str]:
         """Return the ids of the answers of which something is true."""
-        return {one for one, (status, logged) in self.heard.items() if true(status, logged)}
+        return {one for one, (status, logged) in self.heard.copy().items() if true(status, logged)}
 
     def stop(self) -> None:
         """End the clients."""
@@ -80,9 +80,16 @@ def figures(gateway: Gateway) -> dict[str, float]:
         for sample in family.samples:
             name = sample.labels["fate"] if sample.name == "snowgate_settled_total" else sample.name
             found[name] = found.get(name, 0.0) + sample.value
+    if not found.keys() >= set(FATES):
+        return {}  # No worker has said anything yet.
     settled = sum(found[fate] for fate in FATES)
     assert found["snowgate_received_total"] == settled + found["snowgate_in_flight"] + found["snowgate_abandoned_total"]
     return found
+
+
+def figure(gateway: Gateway, name: str) -> float:
+    """Return one of the figures; 0 while no worker has said anything."""
+    return figures(gateway).get(name, 0.0)
 
 
 def at_rest(gateway: Gateway, calls: int) -> dict[str, float]:
@@ -91,7 +98,7 @@ def at_rest(gateway: Gateway, calls: int) -> dict[str, float]:
 
     def rests() -> bool:
         found.update(figures(gateway))
-        return found["snowgate_received_total"] >= calls and found["snowgate_in_flight"] == 0
+        return bool(found) and found["snowgate_received_total"] >= calls and found["snowgate_in_flight"] == 0
 
     wait_until(rests, what="the end of all calls")
     return found
@@ -145,7 +152,7 @@ def test_the_law_holds_while_the_disk_fails(
     wait_until(lambda: len(witness.heard) > 300 and figures(gateway), what="traffic")
     assert not witness.ids(lambda _status, logged: not logged)
     order.write_text(fault)
-    wait_until(lambda: figures(gateway)["snowgate_log_failing_workers"] == 2, what="both workers to see it")
+    wait_until(lambda: figure(gateway, "snowgate_log_failing_workers") == 2, what="both workers to see it")
     wait_until(lambda: len(witness.ids(lambda status, logged: not logged and status == 503)) > 50, what="refusals")
     wait_until(lambda: len(witness.ids(lambda status, logged: not logged and status == 200)) > 50, what="unlogged ones")
     wait_until(lambda: witness.ids(lambda status, logged: not logged and status == 400), what="an unlogged refusal")
@@ -273,9 +280,9 @@ def test_after_kill_9_async_has_lost_no_more_than_it_says(
     wait_until(lambda: len(witness.heard) > 300, what="traffic")
     if stalled:
         order.write_text("stall")
-        wait_until(lambda: figures(gateway)["snowgate_log_undurable_records"] == LOSS_RECORDS, what="the limit")
+        wait_until(lambda: figure(gateway, "snowgate_log_undurable_records") == LOSS_RECORDS, what="the limit")
         assert figures(gateway)["snowgate_log_loss_limit_records"] == LOSS_RECORDS
-        wait_until(lambda: figures(gateway)["snowgate_log_undurable_seconds"] > 1, what="the oldest to grow old")
+        wait_until(lambda: figure(gateway, "snowgate_log_undurable_seconds") > 1, what="the oldest to grow old")
     (victim,) = gateway.children("gateway.worker")
     before = set(witness.heard)
     os.kill(victim, signal.SIGKILL)
@@ -307,7 +314,7 @@ def test_the_limit_in_seconds_holds(
     wait_until(lambda: len(witness.heard) > 100, what="traffic")
     order.write_text("stall")
     wait_until((tmp_path / "fault.met").exists, what="a sync that waits")
-    wait_until(lambda: figures(gateway)["snowgate_log_undurable_seconds"] > 2, what="the limit to be passed")
+    wait_until(lambda: figure(gateway, "snowgate_log_undurable_seconds") > 2, what="the limit to be passed")
     before = dict(witness.heard)
     stuck = time.time()
     (victim,) = gateway.children("gateway.worker")
