@@ -38,7 +38,8 @@ class Witness:
         self.heard: dict[str, tuple[int, bool]] = {}
         self.broken = 0
         self._ending = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(url,)) for url in urls for _ in range(clients)]
+        each = [url for url in urls for _ in range(clients)]
+        self._threads = [threading.Thread(target=self._run, args=(url,), daemon=True) for url in each]
         for thread in self._threads:
             thread.start()
 
