@@ -26,7 +26,7 @@ def test_the_clock_is_set(
     snowgate(home.path, "deploy", "signs@1")
     variables = {"LD_PRELOAD": str(preloaded("shifted_clock")), "CLOCK_FILE": str(clock)}
     loads = []
-    for turn in range(rounds(8)):
+    for turn in range(rounds(4)):
         if turn % 8 == 0:
             gateway = start(home.path, variables=variables)
             load = Load(f"{gateway.url}/v2/models/signs/infer")

@@ -56,7 +56,7 @@ def test_a_write_or_a_sync_fails(
     variables = {"LD_PRELOAD": str(preloaded("failing_disk")), "FAULT_FILE": str(order)}
     gateway = start(home.path, "--workers", "2", variables=variables)
     load = Load(f"{gateway.url}/v2/models/signs/infer")
-    for _ in range(rounds(5)):
+    for _ in range(rounds(2)):
         traffic(load, 10)
         moment(chance, 0.1)
         order.write_text(fault)
@@ -123,7 +123,7 @@ def test_any_call_to_the_disk_fails(
     snowgate(home.path, "deploy", "signs@1")
     gateway = start(home.path)
     load = Load(f"{gateway.url}/v2/models/signs/infer")
-    for _ in range(rounds(3)):
+    for _ in range(rounds(2)):
         traffic(load, 10)
         (worker,) = gateway.children("gateway.worker")
         call = chance.choice(["fdatasync", "pwrite64", "fsync", "rename"])
@@ -178,7 +178,7 @@ def test_the_file_system_is_full(small_home: Home, start: Start, figures: Figure
 def fill(ballast: Path, leave: int) -> None:
     """Fill a file system, all but some bytes."""
     found = os.statvfs(ballast.parent)
-    with ballast.open("wb") as file:
+    with ballast.open("wb", buffering=0) as file:  # What is in a buffer would fail once more when it is closed.
         try:
             for _ in range(max(found.f_bavail * found.f_frsize - leave, 0) // 4096):
                 file.write(bytes(4096))
