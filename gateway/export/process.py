@@ -7,13 +7,11 @@ live state (`export/status`), written by a thread of its own, once a second whil
 """
 
 import argparse
-import ctypes
 import json
 import logging
 import logging.config
 import os
 import signal
-import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -23,6 +21,7 @@ from typing import Any
 from bundles.home import Home
 from gateway.export.delivery import Delivery, Receiver
 from gateway.export.events import FORMATS
+from gateway.lineage import die_with
 from monitors.log.cursors import Standing, end_of, lag, read_standing, take_name, write_standing
 from monitors.log.errors import LogCorrupt, LogError
 from monitors.log.follower import Follower
@@ -39,7 +38,6 @@ READ_RECORDS = 256
 IDLE_SECONDS = 0.1
 STATUS_SECONDS = 1.0
 NICE = 10
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +168,7 @@ def main() -> None:
     parser.add_argument("--settings", required=True)
     parser.add_argument("--logging", default='{"version": 1}', help="what logging.config.dictConfig takes")
     arguments = parser.parse_args()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != arguments.parent:
-        sys.exit(f"exporter: the parent process {arguments.parent} is gone")
+    die_with(arguments.parent)
     os.nice(NICE)
     logging.config.dictConfig(json.loads(arguments.logging))
     run(Home(arguments.home), ExporterSettings.parse(json.loads(arguments.settings)))

@@ -105,16 +105,10 @@ def at_rest(gateway: Gateway, calls: int) -> dict[str, float]:
     return found
 
 
-@pytest.fixture(scope="module")
-def failing_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def failing_disk(preloaded: Callable[[str], Path]) -> Path:
     """The library that makes syncs and writes fail."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("not run: no C compiler to build the failing disk with; on Debian and Ubuntu: apt-get install gcc")
-    library = tmp_path_factory.mktemp("disk") / "failing_disk.so"
-    source = Path(__file__).with_name("failing_disk.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
-    return library
+    return preloaded("failing_disk")
 
 
 @pytest.fixture
