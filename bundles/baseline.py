@@ -89,9 +89,7 @@ def measure(signals: Mapping[str, Array], source: str) -> Baseline:
 
 
 def _categorical(values: Array) -> Expected:
-    # Bytes, as they come from a runner, are the text that the log holds: a baseline means the same for both.
-    texts = [one.decode(errors="replace") if isinstance(one, bytes) else str(one) for one in values.tolist()]
-    found = Counter(texts)
+    found = Counter(map(str, values.tolist()))
     ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
     counts = dict(sorted(ordered[:CATEGORIES_MAX]))
     rest = sum(count for _name, count in ordered[CATEGORIES_MAX:])

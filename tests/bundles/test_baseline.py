@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundles.baseline import CATEGORIES_MAX, INVALID, OTHER, Baseline, measure
+from bundles.runner.rows import packed, unpacked
 
 NAN, INF = float("nan"), float("inf")
 
@@ -53,8 +54,9 @@ def test_every_row_is_counted_once_and_json_keeps_it(values: list[float]) -> Non
 
 
 def test_classes_from_a_runner_and_from_the_log_are_the_same() -> None:
-    """The runner gives integers and bytes, the log integers and text: one decided later means the same."""
-    from_runner = measure({"a": np.array([3, -1, 3]), "b": np.array([b"cat", "❄".encode(), b"cat"], dtype=object)}, "x")
+    """A model's labels may be bytes, the log has text: a baseline that is decided on later means the same."""
+    labels = np.array([b"cat", "❄".encode(), b"cat"], dtype=object)
+    from_runner = measure(unpacked(*packed({"a": np.array([3, -1, 3]), "b": labels}, 3)), "x")
     from_log = measure({"a": np.array([3, -1, 3]), "b": np.array(["cat", "❄", "cat"])}, "x")
     assert from_runner == from_log
     assert from_runner.signals["a"].counts == {"-1": 1, "3": 2}
