@@ -8,6 +8,7 @@ BundleError
 ├── RefConflict       somebody else moved the ref first
 ├── RecordingError    a training run can't be recorded
 │   └── CommandFailed the command itself failed; `status` is its exit status
+├── ReproductionError  a bundle can't be trained again here
 ├── HomeError         the home folder can't be made, read or written
 └── RunnerFailed      the runner did not start, or failed on a batch
 """
@@ -51,6 +52,10 @@ class CommandFailed(RecordingError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+class ReproductionError(BundleError):
+    """A bundle can't be trained again: nothing was recorded, or a change to the run can't be made."""
 
 
 class HomeError(BundleError):

@@ -1,6 +1,6 @@
 """The home folder: all that lasts, on one machine.
 
-bundles/  refs.git/  log/  state.db  keys/  environments/  lock
+bundles/  refs.git/  log/  state.db  keys/  environments/  wheels/  lock
 """
 
 import fcntl
@@ -14,6 +14,7 @@ from bundles.errors import HomeError
 from bundles.refs import GitRefs
 from bundles.signing import Keys
 from bundles.store import OciStore
+from bundles.wheels import Wheels
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ class Home:
     def environments(self) -> Environments:
         """Open the environments of bundles that need their own."""
         return Environments(self.path / "environments")
+
+    def wheels(self) -> Wheels:
+        """Open what is known of the wheels of packages."""
+        return Wheels(self.path / "wheels")
 
     def lock(self) -> IO[str]:
         """Take the lock of the one gateway that serves this home, until the file is closed. Raises HomeError."""

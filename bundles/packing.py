@@ -21,6 +21,7 @@ from bundles import environment, provenance, signing
 from bundles.baseline import Baseline, measure
 from bundles.bundle import (
     BASELINE,
+    FLOOR,
     LOCK,
     MODEL_PREFIX,
     PROVENANCE,
@@ -52,6 +53,8 @@ from bundles.store import OciStore
 Array = np.ndarray[Any, Any]
 FILES_MAX = 10_000
 LEFT_OUT = (FOLDER, "__pycache__", ".git", ".venv")
+FLOOR_FILE = "floor.json"
+"""Beside what was recorded: what runs with other seeds came to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +106,16 @@ def pack(
     people = run.get("who") or who(directory)
     created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     text, summary = _lock(directory, run)
-    config = _config(recipe, name) | {
+    config = configuration(recipe, name) | {
         "created": created,
         "authors": [author(people)],
-        "metrics": recipe.metrics | _metrics(directory),
+        "metrics": recipe.metrics | metrics(directory),
         "parents": parent_digests,
         "environment": summary,
     }
     model_layers = _model_layers(store, recipe)
     described = store.add_blob(_canonical(recipe, config), CONFIG_TYPE)
-    own = _own_environment(home, recipe, say)
+    own = own_environment(home, recipe, say)
     examples, baseline = _measure(store, [described, *model_layers], recipe, config, own, say)
     say("writing the bundle")
     changed = _not_from(run, model_layers)
@@ -145,7 +148,8 @@ def pack(
     return Packed(digest, name, version)
 
 
-def _config(recipe: Recipe, name: str) -> dict[str, Any]:
+def configuration(recipe: Recipe, name: str) -> dict[str, Any]:
+    """Return what a runner has to know of a folder that can be packed, as `config.json` has it."""
     return {
         "schema": 1,
         "model": name,
@@ -180,7 +184,7 @@ def _canonical(recipe: Recipe, config: Mapping[str, Any]) -> bytes:
         raise RecipeError(msg) from error
 
 
-def _own_environment(home: Home, recipe: Recipe, say: Callable[[str], None]) -> Built | None:
+def own_environment(home: Home, recipe: Recipe, say: Callable[[str], None]) -> Built | None:
     """Make the environment that the recipe requires, if any. Raises EnvironmentFailed."""
     if recipe.requirements is None:
         return None
@@ -245,7 +249,9 @@ def _model_layers(store: OciStore, recipe: Recipe) -> list[Descriptor]:
 
 
 def _run_layers(store: OciStore, folder: Path, run: Mapping[str, Any]) -> list[Descriptor]:
+    floor = folder / FLOOR_FILE
     return [
+        *([store.add_blob(floor, DOCUMENT_TYPE, FLOOR)] if floor.exists() else []),
         store.add_blob(orjson.dumps(run, option=orjson.OPT_INDENT_2), DOCUMENT_TYPE, RUN),
         store.add_blob(folder / "source.tar", CODE_TYPE, SOURCE),
         store.add_blob(folder / "log.txt", DOCUMENT_TYPE, RUN_LOG),
@@ -296,7 +302,8 @@ def _lock(directory: Path, run: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return environment.lock()
 
 
-def _metrics(directory: Path) -> dict[str, float]:
+def metrics(directory: Path) -> dict[str, float]:
+    """Return the numbers in a folder's `metrics.json`; none where there is no such file. Raises RecipeError."""
     path = directory / "metrics.json"
     if not path.exists():
         return {}

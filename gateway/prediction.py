@@ -20,6 +20,7 @@ from bundles.digest import sha256_file
 from bundles.errors import BundleError, CorruptBundle, UntrustedBundle
 from bundles.home import Home
 from bundles.refs import GitRefs, Ref
+from bundles.reproduction.statement import last, reproductions
 from bundles.schema import DATATYPES
 from gateway.audit import rfc3339
 from gateway.protocol import elements
@@ -141,6 +142,7 @@ def chain(record: Record, home: Home, refs: GitRefs) -> dict[str, Any] | None:
             "finished": run.get("finished"),
             "command": run.get("command"),
         },
+        "reproduced": last(shown["reproductions"]),
         "signed": shown["signatures"],
         "deployed": deployed,
     }
@@ -150,7 +152,8 @@ def bundle_json(bundle: Bundle, home: Home, refs: GitRefs) -> dict[str, Any]:
     """Return all that is known of a bundle, as `snowgate bundle show` prints it."""
     names = [ref.name for ref in refs.list("refs/") if ref.digest == bundle.digest]
     version = refs.version_of(bundle.digest, bundle.model)
-    return describe(bundle, version, sorted(map(ref_words, names)), _signatures(bundle, home))
+    shown = describe(bundle, version, sorted(map(ref_words, names)), _signatures(bundle, home))
+    return shown | {"reproductions": reproductions(bundle.store, bundle.digest, home.keys().trusted())}
 
 
 def ref_words(name: str) -> str:
