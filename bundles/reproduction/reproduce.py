@@ -157,11 +157,12 @@ def _run_and_compare(
     try:
         second, confined = training.again(changes.parameters, scratch / "second")
         facts["confined"] = confined
-        same = second.digest == first.digest
+        same, count = second.digest == first.digest, len(next(iter(rows.values())))
+        agreement = Agreement(1.0, count, 0.0)
         if not same:
-            say(f"asking both models about the {len(next(iter(rows.values())))} rows of the holdout")
+            say(f"asking both models about the {count} rows of the holdout")
             answers |= ask(first)
-        agreement = None if same else compare(first.config["outputs"], answers, ask(second))
+            agreement = compare(first.config["outputs"], answers, ask(second))
     except (CommandFailed, RecipeError, RunnerFailed) as error:
         found = Found(same_bytes=False, agreement=None, before=first.metrics, changed=changed, failed=str(error))
         return _result(found, first, None, facts, run, repeats=True)
@@ -188,7 +189,7 @@ def _result(
     result, reason = verdict(found)
     circumstances = surroundings.differences(run, facts)
     floor, agreement = found.floor, found.agreement
-    share = 1.0 if found.same_bytes else None if agreement is None else agreement.share
+    share = None if agreement is None else agreement.share
     return {
         "verdict": result,
         "reason": reason,
@@ -199,17 +200,14 @@ def _result(
         "margin": None if floor is None or share is None else share - floor.floor,
         "rows": None if agreement is None else agreement.rows,
         "interval": None if agreement is None else list(agreement.interval()),
-        "max_difference": 0.0 if found.same_bytes else _finite(agreement),
+        # Where a class or a text differs there is no number for how much.
+        "max_difference": agreement.largest if agreement is not None and math.isfinite(agreement.largest) else None,
         "metrics": {"before": dict(found.before), "after": dict(found.after)},
         "environment": facts,
         "lost": [],
         "model_digest": first.digest,
         "reproduced_digest": None if second is None else second.digest,
     }
-
-
-def _finite(agreement: Agreement | None) -> float | None:
-    return agreement.largest if agreement is not None and math.isfinite(agreement.largest) else None
 
 
 def _lost(bundle: Bundle, lost: list[dict[str, Any]]) -> dict[str, Any]:
