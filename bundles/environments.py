@@ -126,7 +126,7 @@ class Environments:
 
     def _build(self, lock: str, wanted: str, packages: Sequence[dict[str, Any]], say: Say) -> Path:
         base, exact = find_python(wanted)
-        if exact != wanted:
+        if not f"{exact}.".startswith(f"{wanted}."):
             say(f"its environment gets Python {exact}; the bundle was packed with {wanted}")
         with self._building() as folder:
             _make(base, folder)

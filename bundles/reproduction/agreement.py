@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from bundles.runner.signals import widened
+
 Array = np.ndarray[Any, Any]
 
 CONFIDENCE = 0.95
@@ -54,6 +56,8 @@ def compare(specs: Sequence[Mapping[str, Any]], first: Mapping[str, Array], seco
         before, after = first[spec["name"]], second.get(spec["name"])
         if after is None or after.shape != before.shape:
             return Agreement(0.0, rows, math.inf)
+        if spec.get("datatype") == "BF16":
+            before, after = widened(before), widened(after)
         same, gap = _compare(spec.get("semantic"), before, after)
         agreed &= same.reshape(rows, -1).all(axis=1)
         largest = max(largest, gap)
@@ -72,16 +76,17 @@ def _compare(semantic: str | None, before: Array, after: Array) -> tuple[Array, 
         return same, 0.0 if same.all() else math.inf
     with np.errstate(invalid="ignore"):
         distance = np.abs(after.astype(np.float64) - before)
-        near = distance <= NEAR * np.nanstd(before.astype(np.float64))
-    scale = np.maximum(np.abs(before.astype(np.float64)), 1.0)
-    return near | (np.isnan(before) & np.isnan(after)), _largest(before / scale, after / scale)
+        near = distance <= NEAR * np.nanstd(np.where(np.isfinite(before), before, np.nan).astype(np.float64))
+    scale = np.fmax(np.abs(before.astype(np.float64)), 1.0)
+    return near | (np.isnan(before) & np.isnan(after)) | (before == after), _largest(before, after, scale)
 
 
-def _largest(before: Array, after: Array) -> float:
+def _largest(before: Array, after: Array, scale: Array | float = 1.0) -> float:
+    """Return the largest difference, in units of `scale`; what is the same, infinite or NaN, does not differ."""
     with np.errstate(invalid="ignore"):
-        gap = np.abs(after.astype(np.float64) - before)
-    gap = np.where(np.isnan(before) & np.isnan(after), 0.0, gap)
-    return float(np.nan_to_num(gap, nan=math.inf).max(initial=0.0))
+        gap = np.abs(after.astype(np.float64) - before) / scale
+    same = (before == after) | (np.isnan(before) & np.isnan(after))
+    return float(np.nan_to_num(np.where(same, 0.0, gap), nan=math.inf, posinf=math.inf).max(initial=0.0))
 
 
 def floor(shares: Sequence[float], rows: int) -> float:

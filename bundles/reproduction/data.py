@@ -1,7 +1,7 @@
 """The data of a recorded run, by digest: whoever has the bytes will do, and nothing else.
 
-Looked for in the bundle itself, in the home's store, where the run read it, and in the folder that was named. A file
-that has the name but not the digest is not it.
+Looked for in the bundle itself, its code included, in the home's store, where the run read it, and in the folder that
+was named. A file that has the name but not the digest is not it.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,11 +18,12 @@ Find = Callable[[str], Path | None]
 
 
 def locate(
-    bundle: Bundle, data: list[dict[str, Any]], folder: Path | None, find: Find, target: Path
+    bundle: Bundle, data: list[dict[str, Any]], code: Path, folder: Path | None, find: Find, target: Path
 ) -> tuple[dict[str, Path], list[dict[str, Any]]]:
     """Find every file of a run's data; return where each is, by name, and the entries of those that are lost.
 
-    `folder` is one to look in, `find` asks the home's store by digest, `target` takes what has to be unpacked.
+    `code` is where the run was started in the unpacked code, `folder` is one to look in, `find` asks the home's store
+    by digest, `target` takes what has to be unpacked.
 
     Raises:
         CorruptBundle: a file of the bundle is not what its digest says.
@@ -37,7 +38,8 @@ def locate(
             found[one["name"]] = target / str(number)
             bundle.store.copy(layers[digest], found[one["name"]])
             continue
-        candidates = [find(digest), recorded_path(one), *sizes.get(one["size"], ())]
+        known = [code / one.get("place", one["name"]), find(digest), recorded_path(one)]
+        candidates = [*known, *sizes.get(one["size"], ())]
         place = next((path for path in candidates if path is not None and _is(path, one)), None)
         if place is None:
             lost.append(one)

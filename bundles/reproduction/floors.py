@@ -71,7 +71,8 @@ def measure_here(run: Mapping[str, Any], output: Path, python: Path, count: int,
         scratch = Path(folder).resolve()
         first = of_output(output, scratch / "first", "first")
         rows = held(first.folder)[1]
-        code = output / FOLDER / "source.tar"
+        code = scratch / "code"
+        rerun.unpack(output / FOLDER / "source.tar", code)
         training = Training(run, code, data, "other", None, rerun.seconds_for(run))
 
         def ask(model: Model) -> dict[str, Array]:

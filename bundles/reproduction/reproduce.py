@@ -93,16 +93,23 @@ def reproduce(
         if not run:
             raise ReproductionError(f"{reference}: was packed from a folder; no training run was recorded to run again")
         changed = changes.causes(run)
+        code = changes.source or scratch / "code"
+        if changes.source is None:
+            bundle.store.copy(bundle.manifest.files()[SOURCE], scratch / "source.tar")
+            rerun.unpack(scratch / "source.tar", code)
         say("looking for its data")
+        started = code / run["code"].get("directory", ".")
         needed = [one for one in run["data"] if one["name"] not in changes.data]
-        data, lost = locate(bundle, needed, data_from, _kept(home), scratch / "data")
+        data, lost = locate(bundle, needed, started, data_from, _kept(home), scratch / "data")
         if lost:
             say(f"lost: {', '.join(one['name'] for one in lost)}")
             result = _lost(bundle, lost)
         else:
-            result = _run_and_compare(
-                home, bundle, changes, data | dict(changes.data), floor_seeds, timeout, scratch, say
-            )
+            say("building the environment of the run")
+            python, facts = surroundings.build(home, bundle, changes.packages, changes.python, say)
+            seconds = timeout or rerun.seconds_for(run)
+            training = Training(run, code, data | dict(changes.data), bundle.model, python, seconds)
+            result = _run_and_compare(home, bundle, training, changes, facts, floor_seeds, scratch, say)
     inputs = [one for one in changed if one != ENVIRONMENT]
     result |= {
         "digest": digest,
@@ -125,21 +132,15 @@ def _kept(home: Home) -> Callable[[str], Path | None]:
 def _run_and_compare(
     home: Home,
     bundle: Bundle,
+    training: Training,
     changes: Changes,
-    data: Mapping[str, Path],
+    facts: dict[str, Any],
     floor_seeds: int,
-    timeout: float | None,
     scratch: Path,
     say: Say,
 ) -> dict[str, Any]:
-    """Build, run, compare, and look for the cause: all of the result that comes of the run itself."""
-    run = bundle.run()
-    say("building the environment of the run")
-    python, facts = surroundings.build(home, bundle, changes.packages, changes.python, say)
-    code = changes.source or scratch / "source.tar"
-    if changes.source is None:
-        bundle.store.copy(bundle.manifest.files()[SOURCE], code)
-    training = Training(run, code, data, bundle.model, python, timeout or rerun.seconds_for(run))
+    """Run, compare, and look for the cause: all of the result that comes of the run itself."""
+    run = training.run
     first, rows = of_bundle(bundle, scratch / "first"), held(scratch / "first")[1]
     serving = Path(sys.executable)
     if bundle.serving_lock is not None:

@@ -49,25 +49,25 @@ class Place:
     moved: Mapping[str, str] = field(default_factory=dict)
 
 
-def lay_out(scratch: Path, archive: Path, run: Mapping[str, Any], data: Mapping[str, Path]) -> Place:
-    """Unpack the code (an archive, or a folder that stands for it) and put the data where the run read it.
+def unpack(archive: Path, code: Path) -> None:
+    """Unpack an archive of code into a folder. Raises ReproductionError when it holds what does not stay in there."""
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(code, filter="data")
+    except (tarfile.TarError, OSError) as error:
+        raise ReproductionError(f"code/source.tar can't be unpacked: {error}") from error
 
-    `data` are files by the name that the run's record has for them.
+
+def lay_out(scratch: Path, code: Path, run: Mapping[str, Any], data: Mapping[str, Path]) -> Place:
+    """Copy the code and put the data where the run read it; `data` are files by the name that the record has for them.
 
     Raises:
-        ReproductionError: the archive holds what does not stay in the folder, or the output lies outside.
+        ReproductionError: the folder in which the run was started is not in the code.
     """
     project = scratch / "project"
-    for folder in ("home", "tmp", "data", "project"):
+    for folder in ("home", "tmp", "data"):
         (scratch / folder).mkdir(parents=True)
-    if archive.is_dir():
-        shutil.copytree(archive, project, ignore=LEFT_OUT, dirs_exist_ok=True, symlinks=True)
-    else:
-        try:
-            with tarfile.open(archive) as tar:
-                tar.extractall(project, filter="data")
-        except (tarfile.TarError, OSError) as error:
-            raise ReproductionError(f"code/source.tar can't be unpacked: {error}") from error
+    shutil.copytree(code, project, ignore=LEFT_OUT, symlinks=True)
     folder = (project / run["code"].get("directory", ".")).resolve()
     if not folder.is_relative_to(project.resolve()) or not folder.is_dir():
         missing = run["code"].get("directory")

@@ -10,6 +10,7 @@ import tomli_w
 from bundles import environment
 from bundles.bundle import LOCK, Bundle
 from bundles.environments import find_python, version_of
+from bundles.errors import EnvironmentFailed
 from bundles.home import Home
 from bundles.reproduction.verdict import CODE, DATA, ENVIRONMENT, HARDWARE
 from bundles.wheels import Say
@@ -49,6 +50,12 @@ def build(
     }
     found = home.wheels().find(asked, base, say) if asked else {}
     entries = [*hashed.values(), *({"name": name, "version": asked[name], "wheels": [found[name]]} for name in found)]
+    lost = [f"{name} {one['version']}" for name, one in used.items() if "wheels" in one and name not in hashed | found]
+    if lost:
+        raise EnvironmentFailed(
+            f"no wheel of {', '.join(sorted(lost))} is known for Python {exact}; "
+            "give versions that there are with --with-packages FILE, or leave out --python"
+        )
     left_out = sorted(set(used) - set(hashed) - set(found))
     if left_out:
         say(f"left out, because nobody can install it: {', '.join(left_out)}")

@@ -14,7 +14,7 @@ from bundles.reproduction.models import Model, of_output
 class Training:
     """What to run, and with what.
 
-    `code` is the archive of it, or a folder that stands for it; `data` are files by the names of the run's record.
+    `code` is the folder to copy, `data` are files by the names of the run's record.
     With a `python` the run is confined to that environment; without, it is made as whoever is here would make it.
     """
 

@@ -80,7 +80,8 @@ def verdict(found: Found) -> tuple[str, str]:
         return DIFFERENT, f"{margin}; but {moved[0]}"
     others = [cause for cause in found.changed if cause in OTHER_INPUTS]
     if others:
-        return DIFFERENT, f"{margin}: these rows can't tell it from another seed, but its {' and '.join(others)} differ"
+        words = " and ".join(others)
+        return DIFFERENT, f"{margin}: these rows can't tell it from another seed, but it has other {words}"
     return EQUIVALENT, margin
 
 
