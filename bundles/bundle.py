@@ -15,6 +15,7 @@ from bundles.store import BundleStore
 
 Array = np.ndarray[Any, Any]
 MODEL_PREFIX = "model/"
+DATA_PREFIX = "data/"
 GOLDEN_PREFIX = "golden/"
 BASELINE = "baseline.json"
 RUN = "run/run.json"

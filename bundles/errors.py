@@ -53,6 +53,10 @@ class CommandFailed(RecordingError):
         self.status = status
 
 
+class DataLost(BundleError):
+    """The bytes of a data file are nowhere, or what came has another digest."""
+
+
 class HomeError(BundleError):
     """The home folder can't be made, read or written."""
 
