@@ -1,6 +1,6 @@
 """The home folder: all that lasts, on one machine.
 
-bundles/  refs.git/  log/  state.db  keys/  environments/  wheels/  lock
+bundles/  refs.git/  log/  state.db  keys/  data/  environments/  wheels/  lock
 """
 
 import fcntl
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from bundles.data import DataStore
 from bundles.environments import Environments
 from bundles.errors import HomeError
 from bundles.refs import GitRefs
@@ -77,6 +78,10 @@ class Home:
     def wheels(self) -> Wheels:
         """Open what is known of the wheels of packages."""
         return Wheels(self.path / "wheels")
+
+    def data(self) -> DataStore:
+        """Open the kept copies of data files."""
+        return DataStore(self.path / "data")
 
     def lock(self) -> IO[str]:
         """Take the lock of the one gateway that serves this home, until the file is closed. Raises HomeError."""

@@ -21,6 +21,7 @@ from bundles import environment, provenance, signing
 from bundles.baseline import Baseline, measure
 from bundles.bundle import (
     BASELINE,
+    DATA_PREFIX,
     FLOOR,
     LOCK,
     MODEL_PREFIX,
@@ -250,7 +251,13 @@ def _model_layers(store: OciStore, recipe: Recipe) -> list[Descriptor]:
 
 def _run_layers(store: OciStore, folder: Path, run: Mapping[str, Any]) -> list[Descriptor]:
     floor = folder / FLOOR_FILE
+    data = [
+        (one["name"], folder / "data" / one["sha256"].removeprefix("sha256:"))
+        for one in run["data"]
+        if one["in_bundle"]
+    ]
     return [
+        *(store.add_blob(path, DATASET_TYPE, DATA_PREFIX + name) for name, path in data),
         *([store.add_blob(floor, DOCUMENT_TYPE, FLOOR)] if floor.exists() else []),
         store.add_blob(orjson.dumps(run, option=orjson.OPT_INDENT_2), DOCUMENT_TYPE, RUN),
         store.add_blob(folder / "source.tar", CODE_TYPE, SOURCE),

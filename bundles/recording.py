@@ -29,6 +29,7 @@ from typing import Any
 from uuid import uuid4
 
 from bundles import environment
+from bundles.data import CARRIED_FILE_BYTES_MAX, carry
 from bundles.digest import sha256_file
 from bundles.errors import CommandFailed, RecordingError
 from bundles.observer.sitecustomize import VARIABLE as OBSERVED_VARIABLE
@@ -86,11 +87,13 @@ def record(
     data: Sequence[Path] = (),
     parameters: Mapping[str, str] | None = None,
     wheels: Wheels | None = None,
+    carried_bytes_max: int = CARRIED_FILE_BYTES_MAX,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Run a training command in the current folder and record it into `output/.snowgate`.
 
-    `wheels` finds the wheels of the packages that the run imported; without it the lock has no hashes of them.
+    `wheels` finds the wheels of the packages that the run imported; without it the lock has no hashes of them. Data
+    files of up to `carried_bytes_max` bytes are copied into that folder too, for the bundle to carry.
 
     Returns the facts, as in `run/run.json`.
 
@@ -136,7 +139,7 @@ def record(
         "environment": summary,
         "hardware": environment.hardware(),
         "code": code,
-        "data": _data(data, observed, output, directory),
+        "data": carry(_data(data, observed, output, directory), folder, carried_bytes_max),
         "outputs": _outputs(output),
         "log": sha256_file(folder / "log.txt"),
         "who": who(directory),
@@ -158,7 +161,7 @@ def _lock(observed: Observed | None, wheels: Wheels | None, say: Callable[[str],
     else:
         text, summary = environment.lock(observed.path, observed.interpreter, observed.imported, find)
     if wheels is not None and summary["without_hash"]:
-        say(f"in the lock without a hash, and left out where it is built again: {', '.join(summary['without_hash'])}")
+        say(f"in the lock without a hash: {', '.join(summary['without_hash'])}")
     return text, summary
 
 
@@ -264,6 +267,7 @@ def _data(declared: Sequence[Path], observed: Observed | None, output: Path, dir
             now = path.stat()
             changed = {} if (now.st_size, now.st_mtime_ns) == state else {"changed_during_run": True}
             found[path] = {"authority": "observed", **changed}
+    named = {path.resolve() for path in declared}
     return [
         {
             "name": str(path.relative_to(directory)) if path.is_relative_to(directory) else path.name,
@@ -271,6 +275,7 @@ def _data(declared: Sequence[Path], observed: Observed | None, output: Path, dir
             "path": path.as_uri(),
             "sha256": sha256_file(path),
             "size": path.stat().st_size,
+            "declared": path in named,
             **facts,
         }
         for path, facts in sorted(found.items())

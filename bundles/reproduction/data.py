@@ -1,72 +1,60 @@
 """The data of a recorded run, by digest: whoever has the bytes will do, and nothing else.
 
-Looked for in the bundle itself, its code included, in the home's store, where the run read it, and in the folder that
+Looked for in the bundle itself, its code included, in the home's store, where the run read it, and in the place that
 was named. A file that has the name but not the digest is not it.
 """
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from bundles.bundle import Bundle
+from bundles.data import DataStore, Entry, fetch
 from bundles.digest import sha256_file
-
-FILES_MAX = 100_000
-"""A named folder is walked up to here: reading the sizes of more would take minutes."""
-Find = Callable[[str], Path | None]
+from bundles.errors import DataLost
 
 
 def locate(
-    bundle: Bundle, data: list[dict[str, Any]], code: Path, folder: Path | None, find: Find, target: Path
+    bundle: Bundle, data: list[dict[str, Any]], code: Path, kept: DataStore, source: str | None, scratch: Path
 ) -> tuple[dict[str, Path], list[dict[str, Any]]]:
     """Find every file of a run's data; return where each is, by name, and the entries of those that are lost.
 
-    `code` is where the run was started in the unpacked code, `folder` is one to look in, `find` asks the home's store
-    by digest, `target` takes what has to be unpacked.
+    `code` is where the run was started in the unpacked code, `source` a place as `snowgate data fetch` has it; what
+    comes from there, or out of the bundle, goes into `scratch`.
 
     Raises:
         CorruptBundle: a file of the bundle is not what its digest says.
     """
     layers = {one.digest: one for one in bundle.manifest.layers}
-    sizes = _by_size(folder) if folder is not None else {}
+    brought = DataStore(scratch)
     found: dict[str, Path] = {}
     lost: list[dict[str, Any]] = []
     for number, one in enumerate(data):
-        digest = one["sha256"]
-        if digest in layers:
-            found[one["name"]] = target / str(number)
-            bundle.store.copy(layers[digest], found[one["name"]])
-            continue
-        known = [code / one.get("place", one["name"]), find(digest), recorded_path(one)]
-        candidates = [*known, *sizes.get(one["size"], ())]
-        place = next((path for path in candidates if path is not None and _is(path, one)), None)
+        known = [code / one["place"], kept.find(one["sha256"]), recorded_path(one)]
+        place = next((path for path in known if path is not None and _is(path, one)), None)
+        if place is None and one["sha256"] in layers:
+            place = scratch / str(number)
+            bundle.store.copy(layers[one["sha256"]], place)
         if place is None:
-            lost.append(one)
-        else:
-            found[one["name"]] = place
+            try:
+                fetch(bundle, one, brought, source)
+            except DataLost:
+                lost.append(one)
+                continue
+            place = brought.find(one["sha256"])
+        assert place is not None, "what was fetched has been checked"
+        found[one["name"]] = place
     return found, lost
 
 
-def recorded_path(one: Mapping[str, Any]) -> Path | None:
+def recorded_path(one: Entry) -> Path | None:
     """Return where the run read a file, if that was a file of some machine."""
-    url = urlsplit(one.get("path") or "")
+    url = urlsplit(one["path"] or "")
     return Path(unquote(url.path)) if url.scheme == "file" else None
 
 
-def _is(path: Path, one: Mapping[str, Any]) -> bool:
+def _is(path: Path, one: Entry) -> bool:
     try:
         return path.is_file() and path.stat().st_size == one["size"] and sha256_file(path) == one["sha256"]
     except OSError:
         return False
-
-
-def _by_size(folder: Path) -> dict[int, list[Path]]:
-    """List a folder's files by size, so that only those are read that can be what is looked for."""
-    sizes: dict[int, list[Path]] = {}
-    for number, path in enumerate(folder.rglob("*")):
-        if number == FILES_MAX:
-            break
-        if path.is_file():
-            sizes.setdefault(path.stat().st_size, []).append(path)
-    return sizes

@@ -4,7 +4,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,7 +71,7 @@ def reproduce(
     *,
     changes: Changes,
     floor_seeds: int = 0,
-    data_from: Path | None = None,
+    data_from: str | None = None,
     timeout: float | None = None,
     say: Say = lambda _text: None,
 ) -> dict[str, Any]:
@@ -98,9 +98,9 @@ def reproduce(
             bundle.store.copy(bundle.manifest.files()[SOURCE], scratch / "source.tar")
             rerun.unpack(scratch / "source.tar", code)
         say("looking for its data")
-        started = code / run["code"].get("directory", ".")
+        started = code / run["code"]["directory"]
         needed = [one for one in run["data"] if one["name"] not in changes.data]
-        data, lost = locate(bundle, needed, started, data_from, _kept(home), scratch / "data")
+        data, lost = locate(bundle, needed, started, home.data(), data_from, scratch / "data")
         if lost:
             say(f"lost: {', '.join(one['name'] for one in lost)}")
             result = _lost(bundle, lost)
@@ -123,10 +123,6 @@ def reproduce(
     }
     statement.attach(home, digest, bundle.model, result)
     return result
-
-
-def _kept(home: Home) -> Callable[[str], Path | None]:
-    return lambda digest: home.path / "data" / "sha256" / digest.removeprefix("sha256:")
 
 
 def _run_and_compare(
@@ -216,7 +212,7 @@ def _lost(bundle: Bundle, lost: list[dict[str, Any]]) -> dict[str, Any]:
     unknown = ("cause", "agreement", "floor", "margin", "rows", "interval", "max_difference", "reproduced_digest")
     return dict.fromkeys(unknown) | {
         "verdict": LOST,
-        "reason": f"nobody here has the bytes of {names}; give a folder that has them with --data-from",
+        "reason": f"nobody here has the bytes of {names}; if another place has them: --data-from PLACE",
         "floor_agreements": [],
         "metrics": {"before": bundle.config["metrics"], "after": {}},
         "environment": bundle.config["environment"],

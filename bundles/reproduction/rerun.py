@@ -68,13 +68,12 @@ def lay_out(scratch: Path, code: Path, run: Mapping[str, Any], data: Mapping[str
     for folder in ("home", "tmp", "data"):
         (scratch / folder).mkdir(parents=True)
     shutil.copytree(code, project, ignore=LEFT_OUT, symlinks=True)
-    folder = (project / run["code"].get("directory", ".")).resolve()
+    folder = (project / run["code"]["directory"]).resolve()
     if not folder.is_relative_to(project.resolve()) or not folder.is_dir():
-        missing = run["code"].get("directory")
-        raise ReproductionError(f"the folder {missing!r}, in which the run was started, is not in the code")
+        raise ReproductionError(f"the run was started in {run['code']['directory']!r}, which is not in the code")
     moved: dict[str, str] = {}
     for number, one in enumerate(run["data"]):
-        relative = PurePosixPath(one.get("place", one["name"]))
+        relative = PurePosixPath(one["place"])
         target = (folder / relative).resolve()
         inside = target.is_relative_to(project.resolve())
         if not inside:
@@ -86,7 +85,7 @@ def lay_out(scratch: Path, code: Path, run: Mapping[str, Any], data: Mapping[str
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         shutil.copyfile(data[one["name"]], target)
-    output = (folder / run.get("output", "model")).resolve()
+    output = (folder / run["output"]).resolve()
     if not output.is_relative_to(project.resolve()):
         output = scratch / "output"
     output.mkdir(parents=True, exist_ok=True)

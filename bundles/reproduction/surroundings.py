@@ -25,7 +25,7 @@ def build(
     """Build the environment of a bundle's run, and return its interpreter, and what it is.
 
     `packages` is a requirements file that takes the place of the lock, `python` a version that takes the place of the
-    recorded one. `left_out` are packages that the run imported and nobody can install, `unpinned` those of which the
+    recorded one. `left_out` are packages that were installed from a folder, `unpinned` those of which the
     lock has no hash for this interpreter, so that the index of today was asked for the version.
 
     Raises:
@@ -50,15 +50,15 @@ def build(
     }
     found = home.wheels().find(asked, base, say) if asked else {}
     entries = [*hashed.values(), *({"name": name, "version": asked[name], "wheels": [found[name]]} for name in found)]
-    lost = [f"{name} {one['version']}" for name, one in used.items() if "wheels" in one and name not in hashed | found]
+    lost = sorted(f"{name} {version}" for name, version in asked.items() if name not in found)
     if lost:
         raise EnvironmentFailed(
-            f"no wheel of {', '.join(sorted(lost))} is known for Python {exact}; "
-            "give versions that there are with --with-packages FILE, or leave out --python"
+            f"no wheel of {', '.join(lost)} can be had for Python {exact}; "
+            "give versions that there are with --with-packages FILE"
         )
     left_out = sorted(set(used) - set(hashed) - set(found))
     if left_out:
-        say(f"left out, because nobody can install it: {', '.join(left_out)}")
+        say(f"left out, because it was installed from a folder: {', '.join(left_out)}")
     text = tomli_w.dumps(
         {
             "lock-version": "1.0",

@@ -17,10 +17,8 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.command("reproduce")
 @home_option
 @output_option
-@click.option(
-    "--floor-seeds", type=int, default=0, help="Measure the floor here, by training with so many other seeds."
-)
-@click.option("--data-from", type=FOLDER, help="A folder in which the data may lie, under whatever names.")
+@click.option("--floor-seeds", type=int, default=0, help="Measure the floor here, with so many other seeds.")
+@click.option("--data-from", metavar="PLACE", help="A home, folder or URL that has the data, as for `data fetch`.")
 @click.option("--with-packages", type=FILE, help="A requirements file that takes the place of the recorded lock.")
 @click.option("--python", help="Another version of Python, such as 3.12.")
 @click.option("--seed", help="Another seed: short for --parameter seed=N.")
@@ -35,7 +33,7 @@ def reproduce_(
     home: Path,
     output: str,
     floor_seeds: int,
-    data_from: Path | None,
+    data_from: str | None,
     with_packages: Path | None,
     python: str | None,
     seed: str | None,

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from bundles.data import CARRIED_FILE_BYTES_MAX, keep
 from bundles.errors import RecordingError
 from bundles.home import Home
 from bundles.packing import FLOOR_FILE, own_environment, pack
@@ -29,6 +30,15 @@ from gateway.output import facts, show
     help="The folder that the command writes; it gets it as SNOWGATE_OUTPUT.",
 )
 @click.option("--data", multiple=True, type=click.Path(path_type=Path), help="A data file, if it can't be observed.")
+@click.option(
+    "--data-in-bundle",
+    type=click.IntRange(min=0),
+    default=CARRIED_FILE_BYTES_MAX,
+    show_default=True,
+    metavar="BYTES",
+    help="The bundle carries data files of up to so many bytes, 64 MiB of them in all; 0: none.",
+)
+@click.option("--keep-data", is_flag=True, help="Keep copies of all data files in the home, as `snowgate data add`.")
 @click.option("--parameter", multiple=True, help="A parameter k=v that the command line does not show.")
 @click.option("--parent", multiple=True, help="A bundle that this one was made from, such as signs@1.")
 @click.option(
@@ -45,6 +55,8 @@ def train(
     model: str | None,
     into: Path,
     data: tuple[Path, ...],
+    data_in_bundle: int,
+    keep_data: bool,
     parameter: tuple[str, ...],
     parent: tuple[str, ...],
     floor_seeds: int,
@@ -68,11 +80,21 @@ def train(
             raise RecordingError(msg)
         parameters[name] = value
     wheels = Home(home).make().wheels()
-    run = record(command, output=into, data=data, parameters=parameters, wheels=wheels, say=progress)
+    run = record(
+        command,
+        output=into,
+        data=data,
+        parameters=parameters,
+        wheels=wheels,
+        carried_bytes_max=data_in_bundle,
+        say=progress,
+    )
     seen = ", ".join(f"{one['name']} ({one['authority']})" for one in run["data"]) or "none seen"
     progress(f"trained in {run['seconds']} s; data: {seen}")
     if floor_seeds:
         _measure_floor(Home(home), run, into, floor_seeds)
+    if keep_data:
+        keep(run["data"], Home(home).make().data())
     if no_pack:
         show(run, output, name="id")
         return

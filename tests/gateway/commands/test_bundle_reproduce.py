@@ -26,7 +26,9 @@ def test_from_training_to_a_verdict(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     place = ("--home", str(tmp_path / "home"), "-o", "json")
     command = ("--", sys.executable, "train.py", "--seed", "1")
-    code, out, err = run(capsys, "train", *place, "--model", "clouds", "--floor-seeds", "2", *command)
+    code, out, err = run(
+        capsys, "train", *place, "--model", "clouds", "--floor-seeds", "2", "--data-in-bundle", "0", *command
+    )
     assert code == 0, err
     assert "in the lock without a hash" in err
     digest = json.loads(out)["digest"]
