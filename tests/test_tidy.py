@@ -279,7 +279,7 @@ def test_dependencies_are_those_that_are_imported() -> None:
     declared = {_distribution(requirement) for requirement in project["dependencies"]}
     optional = project["optional-dependencies"]
     names = (
-        "torch", "onnxruntime", "openvino", "otel", "parquet", "jsonpath", "images", "demo",
+        "torch", "onnxruntime", "openvino", "otel", "parquet", "jsonpath", "images", "remote", "demo",
         "sklearn", "xgboost", "lightgbm", "huggingface",
     )  # fmt: skip
     extras = {_distribution(one) for name in names for one in optional[name]}
