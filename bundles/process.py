@@ -79,7 +79,13 @@ def describe(directory: Path, python: str = sys.executable) -> dict[str, Any]:
             timeout=PREDICT_SECONDS,
             check=False,
         )
-    return _answer(done.stdout, done.stderr)
+    return _answer(done.stdout, done.stderr or _ended(done.returncode))
+
+
+def _ended(status: int) -> bytes:
+    """Say how a process ended that wrote nothing: a library that is given half a file may abort, or worse."""
+    how = f"signal {-status}" if status < 0 else f"status {status}"
+    return f"the runner ended with {how} over the model's file; is that whole, and of the loader's format?".encode()
 
 
 def _answer(line: bytes, errors: bytes) -> dict[str, Any]:

@@ -37,6 +37,7 @@ def load_huggingface(directory: Path, config: Mapping[str, Any], _engine: str, d
     except ImportError as error:
         raise LoadError(f"{error}: {NEEDS}") from error
     transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
     made = getattr(transformers, architecture, None)
     if made is None:
         raise LoadError(

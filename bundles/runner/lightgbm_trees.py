@@ -14,7 +14,7 @@ from .tabular import Features
 
 PROBABILITIES = ("binary", "cross_entropy", "multiclass", "multiclassova")
 """Objectives that answer probabilities; all others answer a value."""
-END = b"end of trees"
+ENDS = (b"end of trees", b"\nend of parameters\n")
 
 
 def load_lightgbm(directory: Path, config: Mapping[str, Any], _engine: str, device: str) -> Loaded:
@@ -28,7 +28,7 @@ def load_lightgbm(directory: Path, config: Mapping[str, Any], _engine: str, devi
     head = _head(file)
     try:
         booster = lightgbm.Booster(model_file=str(file))
-    except lightgbm.basic.LightGBMError as error:
+    except (lightgbm.basic.LightGBMError, ValueError) as error:
         raise LoadError(f'{file.name}: not a model as Booster.save_model("model.txt") writes it ({error})') from error
     features = Features(file, booster.num_feature(), tuple(booster.feature_name()), "FP64")
     table, outputs = features.table(around_model(config, "inputs")), [_output(head, booster.num_model_per_iteration())]
@@ -42,9 +42,10 @@ def load_lightgbm(directory: Path, config: Mapping[str, Any], _engine: str, devi
 
 
 def _head(file: Path) -> dict[str, str]:
-    """Read what stands before the trees, and see that all trees are there: LightGBM aborts the process on half a file.
+    """Read what stands before the trees, and see that the file is whole: on half of one LightGBM ends the process.
 
-    Source: LightGBM's gbdt_model_text.cpp: `tree_sizes` are the bytes of each tree; `end of trees` follows the last.
+    Source: LightGBM's gbdt_model_text.cpp: `tree_sizes` are the bytes of each tree; `end of trees` follows the last,
+    and the parameters are behind it.
     """
     data = file.read_bytes()
     begin = re.search(rb"\n\nTree=", data)
@@ -52,7 +53,8 @@ def _head(file: Path) -> dict[str, str]:
     head = {key: value for key, _, value in (line.partition("=") for line in lines)}
     sizes = head.get("tree_sizes", "").split()
     whole = lines[:1] == ["tree"] and all(size.isdecimal() for size in sizes)
-    if begin is None or not whole or not data[begin.start() + 2 + sum(map(int, sizes)) :].startswith(END):
+    rest = data[begin.start() + 2 + sum(map(int, sizes)) :] if begin and whole else b""
+    if not rest.startswith(ENDS[0]) or ENDS[1] not in rest:
         raise LoadError(f'{file.name}: not a whole model as Booster.save_model("model.txt") writes it')
     return head
 

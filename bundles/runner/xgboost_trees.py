@@ -32,8 +32,10 @@ def load_xgboost(directory: Path, config: Mapping[str, Any], _engine: str, devic
         import xgboost
     except ImportError as error:
         raise LoadError(f"{error}: an xgboost bundle needs pip install 'snowgate[xgboost]'") from error
-    if file.suffix not in (".json", ".ubj") or not file.read_bytes()[:1] == b"{":
-        raise LoadError(f'{file.name}: expected a .json or .ubj file, as Booster.save_model("model.ubj") writes')
+    data = file.read_bytes()
+    # Its parser was seen to end the process on some halves of a file; a whole one is one object.
+    if file.suffix not in (".json", ".ubj") or not (data.startswith(b"{") and data.rstrip().endswith(b"}")):
+        raise LoadError(f'{file.name}: expected a whole .json or .ubj, as Booster.save_model("model.ubj") writes it')
     booster = xgboost.Booster({"nthread": threads()})
     try:
         booster.load_model(file)
