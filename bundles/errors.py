@@ -4,6 +4,7 @@ BundleError
 ├── RecipeError       bundle.toml or a file that it names is not as it must be
 ├── CorruptBundle     a file is missing or is not what its digest says; `path` names it
 ├── UntrustedBundle   nobody whom this home trusts has signed it
+├── PolicyError       policy.toml is not as it must be
 ├── UnknownReference  no such model, version, ref or digest
 ├── RefConflict       somebody else moved the ref first
 ├── RecordingError    a training run can't be recorded
@@ -31,6 +32,10 @@ class CorruptBundle(BundleError):
 
 class UntrustedBundle(BundleError):
     """A bundle with executable content that nobody whom this home trusts has signed."""
+
+
+class PolicyError(BundleError):
+    """policy.toml is not as it must be, or refuses what was asked for."""
 
 
 class UnknownReference(BundleError):

@@ -70,7 +70,7 @@ class ReplicaSet:
         """Check the bundle whole, unpack it and see to its environment, then start the replicas."""
         home = self._runners.home
         try:
-            self.bundle = await asyncio.to_thread(prepare, home.store(), self.digest, home.keys(), self.directory)
+            self.bundle = await asyncio.to_thread(prepare, home.store(), self.digest, home.policy(), self.directory)
             settings = self._runners.settings.runner_of(self.bundle.model)
             python = await asyncio.to_thread(self._python, self.bundle, settings, asyncio.get_running_loop())
             # Before the first start: all replicas then run the bundle alike. The other engines are for processors.

@@ -141,8 +141,8 @@ def verify(home: Path, output: str, reference: str) -> None:
     digest, model, version = opened.refs().resolve(reference)
     store = opened.store()
     store.verify(digest)
-    signer = check_trust(store, digest, opened.keys())
-    result = {"digest": digest, "model": model, "version": version, "intact": True, "signed_by": signer}
+    trust = check_trust(store, digest, opened.policy())
+    result = {"digest": digest, "model": model, "version": version, "intact": True, "trust": trust}
     show(result, output, name="digest", tell=lambda one: facts(list(one.items())))
 
 
