@@ -44,6 +44,11 @@ def prepare(store: BundleStore, digest: str, policy: Policy, target: Path) -> Bu
         CorruptBundle: naming the file that is missing or altered.
     """
     check_trust(store, digest, policy)
+    return unpack(store, digest, target)
+
+
+def unpack(store: BundleStore, digest: str, target: Path) -> Bundle:
+    """Do the same for a bundle that was let in by whoever calls. Raises CorruptBundle."""
     store.verify(digest)
     bundle = open_bundle(store, digest)
     store.copy(bundle.manifest.config, target / "config.json")

@@ -75,7 +75,7 @@ def read_policy(path: Path) -> Policy:
             raise PolicyError(f"{path}: {path.stat().st_size} bytes, expected at most {FILE_BYTES_MAX}")
         document = PolicyDocument.model_validate(tomllib.loads(path.read_text()))
     except OSError as error:
-        msg = f"{path}: can't be read: {error.strerror}; name another with --policy, or put it there"
+        msg = f"{path}: can't be read: {error.strerror}; name another with --policy-file, or put it there"
         raise PolicyError(msg) from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PolicyError(f"{path}: is not TOML: {error}") from error
