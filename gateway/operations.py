@@ -15,11 +15,12 @@ from bundles.errors import BundleError, RefConflict, UnknownReference
 from bundles.home import Home
 from bundles.refs import GitRefs, Ref, check_name
 from gateway.audit import audit, now
+from gateway.chain import chain
 from gateway.deployment import deployment_json, rollout_json
 from gateway.incidents import EFFECTS, RUNNER_EFFECT, VERDICTS, Incidents
 from gateway.labels import LABELS_MAX, Labels
 from gateway.overview import overview_json
-from gateway.prediction import bundle_json, chain, record_json, ref_words, rows_json
+from gateway.prediction import bundle_json, record_json, ref_words, rows_json
 from gateway.settings import REPLICAS_MAX
 from gateway.traffic import Traffic
 from monitors.log.errors import LogError
@@ -215,7 +216,7 @@ class Operations:
                 f"prediction {id}: not in the log of home {self._home.path}; is it another home's (--home)?", 404
             )
         shown = record_json(record) | {"labels": self.labels.of(record.id)}
-        return shown | {"provenance": chain(record, self._home, self.refs)} if chain_wanted else shown
+        return shown | {"provenance": chain(record, self._home, self.refs, self._state)} if chain_wanted else shown
 
     def predictions(self, question: Question) -> list[dict[str, Any]]:
         """Return rows of the inference table, newest first. Raises OperationError: a bad condition (422) and others."""

@@ -10,6 +10,10 @@ from bundles.garbage import collect
 from bundles.home import Home
 from bundles.loading import check_trust
 from bundles.packing import pack as pack_bundle
+from gateway.commands.bundle_export import export
+from gateway.commands.bundle_import import import_
+from gateway.commands.bundle_pull import pull
+from gateway.commands.bundle_push import push
 from gateway.commands.options import (
     NounGroup,
     actor,
@@ -27,6 +31,12 @@ from gateway.output import Column, facts, show, table
 @click.group(cls=NounGroup)
 def bundle() -> None:
     """Pack, list, show, verify and trust bundles; see how they run here, and clean up after them."""
+
+
+bundle.add_command(export)
+bundle.add_command(import_)
+bundle.add_command(pull)
+bundle.add_command(push)
 
 
 @bundle.command()
@@ -151,9 +161,9 @@ def verify(home: Path, output: str, reference: str) -> None:
 @output_option
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 def gc(home: Path, output: str, dry_run: bool) -> None:
-    """Remove what nothing refers to: environments that no bundle names, and what a gateway that was killed unpacked.
+    """Remove what nothing refers to: environments and files that no bundle names, and what a killed gateway unpacked.
 
-    Safe beside a running gateway. Environments of the last day are left.
+    Safe beside a running gateway, beside pack and pull. What is younger than a day is left. Bundles are never removed.
 
     \b
     Examples:
