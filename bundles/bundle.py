@@ -7,8 +7,8 @@ import numpy as np
 import orjson
 
 from bundles.baseline import Baseline
+from bundles.content import Kind, executable
 from bundles.errors import CorruptBundle, RecipeError
-from bundles.formats import executable
 from bundles.manifest import Manifest
 from bundles.runner import golden
 from bundles.schema import TensorSpec, is_batched
@@ -57,8 +57,8 @@ class Bundle:
         return is_batched(self.inputs)
 
     @property
-    def executable(self) -> list[str]:
-        """What of it can run here, as we see it; `[]` when it is data alone."""
+    def executable(self) -> dict[Kind, list[str]]:
+        """What of it is executed when it is loaded, as we see it; `{}` when it is data alone."""
         files = self.manifest.files()
         model = [path for path in files if path.startswith(MODEL_PREFIX)]
         return executable(self.config, model, own_environment=SERVING_LOCK in files)

@@ -30,10 +30,10 @@ from bundles.bundle import (
     SERVING_LOCK,
     SOURCE,
 )
+from bundles.content import Kind, executable
 from bundles.digest import canonical_json, sha256_bytes
 from bundles.environments import Built
 from bundles.errors import RecipeError, RefConflict
-from bundles.formats import executable
 from bundles.home import Home
 from bundles.loading import allow_types
 from bundles.manifest import (
@@ -50,11 +50,11 @@ from bundles.recipe import FUNCTIONS, GOLDEN_ROWS, Recipe, completed, read_recip
 from bundles.recording import FOLDER, author, who
 from bundles.refs import GitRefs, check_name
 from bundles.runner import golden
-from bundles.signing import Keys
 from bundles.store import OciStore
 
 Array = np.ndarray[Any, Any]
 FILES_MAX = 10_000
+MAIN = "main"
 LEFT_OUT = (FOLDER, "__pycache__", ".git", ".venv")
 
 
@@ -86,9 +86,12 @@ def pack(
     *,
     model: str | None = None,
     parents: Sequence[str] = (),
+    branch: str | None = None,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Packed:
-    """Pack a folder as the next version of a model.
+    """Pack a folder as the next version of a model, and move a branch there: `main`, if none is named.
+
+    What was the head of a branch that is named becomes a parent, unless parents are named.
 
     Raises:
         RecipeError: the folder is not as it must be.
@@ -99,28 +102,26 @@ def pack(
     name = model or recipe.model
     if name is None:
         raise RecipeError(f'{directory / "bundle.toml"}: has no model = "…"; give a name with --model')
-    check_name("model", name)
+    head = _head_ref(name, branch)
     home.make()
     store, refs, keys = home.store(), home.refs(), home.keys()
-    parent_digests = [refs.resolve(parent)[0] for parent in parents]
+    parent_digests = [refs.resolve(parent)[0] for parent in parents] or _head(refs, head, branch)
     run = _recorded(directory)
-    people = run.get("who") or who(directory)
+    actor = author(run.get("who") or who(directory))
     created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     text, summary = _lock(directory, run)
     model_layers = _model_layers(store, recipe)
     own = _own_environment(home, recipe, say)
     facts = {
         "created": created,
-        "authors": [author(people)],
+        "authors": [actor],
         "metrics": recipe.metrics | _metrics(directory),
         "parents": parent_digests,
         "environment": summary,
         "executable": bool(_executable(recipe, model_layers, own)),
         "model": name,
     }
-    with tempfile.TemporaryDirectory(prefix="snowgate-pack-") as folder:
-        _unpack(store, model_layers, keys, Path(folder), recipe.loader)
-        described, examples, baseline = _tried(store, Path(folder), recipe, facts, own, say)
+    described, examples, baseline = _tried(home, model_layers, recipe, facts, own, say)
     say("writing the bundle")
     changed = _not_from(run, model_layers)
     if run and changed:
@@ -131,7 +132,7 @@ def pack(
         files=changed,
         lock_digest=sha256_bytes(text.encode()),
         parents=parent_digests,
-        author=author(people),
+        author=actor,
         created=created,
         builder=f"snowgate:key:{signer.public_key.keyid}",
     )
@@ -146,9 +147,8 @@ def pack(
     ]
     digest = store.add_manifest(Manifest(described, tuple(layers)))
     store.attach(digest, signing.sign(digest, name, provenance.PREDICATE_TYPE, predicate, signer))
-    actor = author(people)
     version = refs.claim_version(name, digest, actor=actor, details={"created": created})
-    _move_head(refs, name, digest, actor, version)
+    _move_head(refs, head, digest, actor, version)
     return Packed(digest, name, version)
 
 
@@ -186,7 +186,7 @@ def _canonical(recipe: Recipe, config: Mapping[str, Any]) -> bytes:
         raise RecipeError(msg) from error
 
 
-def _executable(recipe: Recipe, layers: Sequence[Descriptor], own: Built | None) -> list[str]:
+def _executable(recipe: Recipe, layers: Sequence[Descriptor], own: Built | None) -> dict[Kind, list[str]]:
     config = {"loader": recipe.loader, "entrypoint": recipe.entrypoint, **_functions(recipe)}
     return executable(config, [str(layer.path) for layer in layers], own_environment=own is not None)
 
@@ -199,27 +199,26 @@ def _own_environment(home: Home, recipe: Recipe, say: Callable[[str], None]) -> 
     return home.environments().resolve(recipe.directory / recipe.requirements, recipe.python, say)
 
 
-def _unpack(store: OciStore, layers: Sequence[Descriptor], keys: Keys, folder: Path, loader: str) -> None:
-    for layer in layers:
-        store.copy(layer, folder / str(layer.path))
-    allow_types(loader, keys, folder)
-
-
 def _tried(
-    store: OciStore,
-    unpacked: Path,
+    home: Home,
+    layers: Sequence[Descriptor],
     recipe: Recipe,
     facts: Mapping[str, Any],
     own: Built | None,
     say: Callable[[str], None],
 ) -> tuple[Descriptor, Examples, Baseline]:
-    """Write the configuration, and let the model answer as it will be served."""
-    python = sys.executable if own is None else str(own.python)
-    whole = _completed(recipe, unpacked, python, say)
-    config = {**_config(whole), **facts}
-    described = store.add_blob(_canonical(whole, config), CONFIG_TYPE)
-    store.copy(described, unpacked / "config.json")
-    return described, *_measure(unpacked, whole, config, python, say)
+    """Write the configuration, and let the model answer as it will be served: from the blobs of these layers."""
+    store, python = home.store(), sys.executable if own is None else str(own.python)
+    with tempfile.TemporaryDirectory(prefix="snowgate-pack-") as folder:
+        unpacked = Path(folder)
+        for layer in layers:
+            store.copy(layer, unpacked / str(layer.path))
+        allow_types(recipe.loader, home.policy().types, unpacked)
+        whole = _completed(recipe, unpacked, python, say)
+        config = {**_config(whole), **facts}
+        described = store.add_blob(_canonical(whole, config), CONFIG_TYPE)
+        store.copy(described, unpacked / "config.json")
+        return described, *_measure(unpacked, whole, config, python, say)
 
 
 def _completed(recipe: Recipe, unpacked: Path, python: str, say: Callable[[str], None]) -> Recipe:
@@ -356,14 +355,23 @@ def _metrics(directory: Path) -> dict[str, float]:
     return found
 
 
-def _move_head(refs: GitRefs, model: str, digest: str, actor: str, version: str) -> None:
-    """`refs/heads/<model>/main` follows what was packed last; who comes second moves it again."""
-    name = f"refs/heads/{model}/main"
+def _head_ref(model: str, branch: str | None) -> str:
+    return f"refs/heads/{check_name('model', model)}/{check_name('branch', branch or MAIN)}"
+
+
+def _head(refs: GitRefs, head: str, branch: str | None) -> list[str]:
+    """Return what a branch that was named leads to: what is packed now goes on from there."""
+    ref = None if branch is None else refs.get(head)
+    return [] if ref is None or ref.digest is None else [ref.digest]
+
+
+def _move_head(refs: GitRefs, head: str, digest: str, actor: str, version: str) -> None:
+    """A branch follows what was packed on it last; who comes second moves it again."""
     while True:
-        current = refs.get(name)
+        current = refs.get(head)
         expected = None if current is None else current.commit
         try:
-            refs.set(name, digest, expected=expected, actor=actor, reason=f"packed as version {version}")
+            refs.set(head, digest, expected=expected, actor=actor, reason=f"packed as version {version}")
         except RefConflict:
             continue
         return

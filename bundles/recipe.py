@@ -100,7 +100,7 @@ class Recipe:
             RecipeError: naming the file, the array, what is there and what was expected.
         """
         path = self.directory / name
-        arrays = _arrays(path)
+        arrays = read_arrays(path)
         if len(arrays) == 1 and len(self.inputs) == 1:
             arrays = {self.inputs[0].name: next(iter(arrays.values()))}
         found = {}
@@ -178,7 +178,7 @@ def completed(recipe: Recipe, described: Mapping[str, Any]) -> Recipe:
             raise RecipeError(f"{path}: '{side}' is missing: what clients see of a model with functions around it")
     carried = {takes: list(described["inputs"]), answers: list(described["outputs"])}
     if takes == "inputs" and takes not in tables:
-        carried[takes] = columns(described, _arrays(recipe.directory / recipe.holdout)) or carried[takes]
+        carried[takes] = columns(described, read_arrays(recipe.directory / recipe.holdout)) or carried[takes]
     elif described["columns"]:
         datatype = carried[takes][0]["datatype"]
         carried[takes] += [{"name": name, "datatype": datatype, "shape": [-1]} for name in described["columns"]]
@@ -299,8 +299,8 @@ def _check_files(path: Path, recipe: Recipe) -> None:
             raise RecipeError(f"{path}: {key} = {name!r}: no such file in {recipe.directory}")
 
 
-def _arrays(path: Path) -> dict[str, Array]:
-    """Read all arrays of a file; numpy tells one array from an archive of them by the content, not by the name."""
+def read_arrays(path: Path) -> dict[str, Array]:
+    """Read all arrays of a file; numpy tells one array from an archive of them by the content. Raises RecipeError."""
     if path.suffix not in (".npz", ".npy", ".safetensors"):
         raise RecipeError(f"{path}: expected a .npz, .npy or .safetensors file")
     try:

@@ -118,12 +118,13 @@ def record(
     else:
         text, summary = environment.lock(observed.path, observed.interpreter)
     (folder / "pylock.toml").write_text(text)
-    from_options = _options(command)
+    from_options = options_of(command)
     run = {
         "schema": 1,
         "id": str(uuid4()),
         "command": list(command),
         "folder": directory.name,
+        "output": os.path.relpath(output.resolve(), directory),
         "started": started,
         "finished": _now(),
         "seconds": round(seconds, 3),
@@ -247,6 +248,7 @@ def _data(declared: Sequence[Path], observed: Observed | None, output: Path, dir
     return [
         {
             "name": str(path.relative_to(directory)) if path.is_relative_to(directory) else path.name,
+            "place": os.path.relpath(path, directory),
             "path": path.as_uri(),
             "sha256": sha256_file(path),
             "size": path.stat().st_size,
@@ -266,8 +268,8 @@ def _outputs(output: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _options(command: Sequence[str]) -> dict[str, str]:
-    """Read `--name value` and `--name=value` off a command line."""
+def options_of(command: Sequence[str]) -> dict[str, str]:
+    """Read `--name value` and `--name=value` off a command line; an option without a value is `true`."""
     found: dict[str, str] = {}
     for position, word in enumerate(command):
         if not word.startswith("--") or len(word) < 3:
@@ -280,7 +282,7 @@ def _options(command: Sequence[str]) -> dict[str, str]:
 
 def _refuse_secrets(command: Sequence[str], parameters: Mapping[str, str]) -> None:
     assigned = (word.partition("=") for word in command if not word.startswith("-"))  # env API_KEY=… python …
-    given = _options(command) | {name: value for name, equals, value in assigned if equals} | dict(parameters)
+    given = options_of(command) | {name: value for name, equals, value in assigned if equals} | dict(parameters)
     for name, value in given.items():
         if SECRET.search(name) and len(value) >= SECRET_CHARACTERS_MIN:
             msg = f"{name}: looks like a secret, and the command line is recorded; give it by the environment"

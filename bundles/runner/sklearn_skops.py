@@ -65,7 +65,8 @@ def _read(file: Path, trusted: Path) -> Any:
         if strangers:
             raise LoadError(
                 f"{file.name}: made of types that nobody here trusts: {', '.join(strangers)}; if you know them: "
-                f"snowgate bundle trust {' '.join(f'--type {one}' for one in strangers)}"
+                f"snowgate bundle trust {' '.join(f'--type {one}' for one in strangers)} "
+                "(with a policy.toml: its types)"
             )
         return io.load(file, trusted=found)
     except (BadZipFile, KeyError, ValueError, TypeError, ImportError, AttributeError) as error:

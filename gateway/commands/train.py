@@ -9,7 +9,7 @@ from bundles.errors import RecordingError
 from bundles.home import Home
 from bundles.packing import pack
 from bundles.recording import record
-from gateway.commands.options import home_option, output_option, progress
+from gateway.commands.options import branch_option, home_option, output_option, progress
 from gateway.output import facts, show
 
 
@@ -36,6 +36,7 @@ from gateway.output import facts, show
 @click.option("--keep-data", is_flag=True, help="Keep copies of all data files in the home, as `snowgate data add`.")
 @click.option("--parameter", multiple=True, help="A parameter k=v that the command line does not show.")
 @click.option("--parent", multiple=True, help="A bundle that this one was made from, such as signs@1.")
+@branch_option
 @click.option("--no-pack", is_flag=True, help="Record only.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def train(
@@ -48,6 +49,7 @@ def train(
     keep_data: bool,
     parameter: tuple[str, ...],
     parent: tuple[str, ...],
+    branch: str | None,
     no_pack: bool,
     command: tuple[str, ...],
 ) -> None:
@@ -72,6 +74,6 @@ def train(
     if no_pack:
         show(run, output, name="id")
         return
-    packed = pack(Home(home), into, model=model, parents=parent, say=progress)
+    packed = pack(Home(home), into, model=model, parents=parent, branch=branch, say=progress)
     result = {"digest": packed.digest, "model": packed.model, "version": packed.version}
     show(result, output, name="digest", tell=lambda one: facts(list(one.items())))

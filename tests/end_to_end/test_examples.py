@@ -20,6 +20,8 @@ from bundles.errors import UntrustedBundle
 from bundles.home import Home
 from bundles.loading import check_trust, prepare
 from bundles.packing import pack
+from bundles.policy import Policy
+from bundles.policy_file import home_policy
 from bundles.process import RunnerProcess, reproduces_golden
 from bundles.recording import record
 from bundles.signing import Keys
@@ -72,7 +74,7 @@ def test_an_example_answers_as_its_framework_does(name: str, tmp_path: Path, mon
     monkeypatch.chdir(folder)
     record([sys.executable, "train.py"], output=tmp_path / "model", say=lambda _text: None)
     digest = pack(home, tmp_path / "model").digest
-    stranger = Keys(tmp_path / "stranger")
+    stranger = home_policy(Keys(tmp_path / "stranger"))
     bundle = _trusted_or_not(home, digest, stranger, tmp_path / "unpacked")
     inputs, _outputs = bundle.golden()
     with RunnerProcess(tmp_path / "unpacked") as runner:
@@ -86,16 +88,16 @@ def test_an_example_answers_as_its_framework_does(name: str, tmp_path: Path, mon
     assert bundle.manifest.files()[f"model/{weights}"].digest == sha256_file(tmp_path / "model" / weights)
 
 
-def _trusted_or_not(home: Home, digest: str, stranger: Keys, target: Path) -> Bundle:
+def _trusted_or_not(home: Home, digest: str, stranger: Policy, target: Path) -> Bundle:
     """Prepare a bundle as a home that trusts nobody does, where it may; else as the home that packed it."""
     store = home.store()
-    own = prepare(store, digest, home.keys(), target / "own")
+    own = prepare(store, digest, home.policy(), target / "own")
     if own.config["loader"] in ("torch-export", "sklearn"):
         assert own.config["executable"] is True
         with pytest.raises(UntrustedBundle, match="snowgate bundle trust"):
             prepare(store, digest, stranger, target)
         assert not (target / "config.json").exists()
-        return prepare(store, digest, home.keys(), target)
+        return prepare(store, digest, home.policy(), target)
     assert own.config["executable"] is False
-    assert check_trust(store, digest, stranger) is None
+    assert check_trust(store, digest, stranger) == "nothing in it is executed"
     return prepare(store, digest, stranger, target)

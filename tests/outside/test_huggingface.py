@@ -67,8 +67,8 @@ def test_text_is_classified(requirements: Path, python: str, tmp_path: Path) -> 
     recipe = (folder / "model" / "bundle.toml").read_text() + 'requirements = "requirements.txt"\n'
     (folder / "model" / "bundle.toml").write_text(recipe)
     home = Home(tmp_path / "home").make()
-    bundle = prepare(home.store(), pack(home, folder / "model").digest, home.keys(), tmp_path / "unpacked")
-    assert bundle.executable == ["packages of its own"]
+    bundle = prepare(home.store(), pack(home, folder / "model").digest, home.policy(), tmp_path / "unpacked")
+    assert bundle.executable == {"packages": ["packages of its own"]}
     assert bundle.serving_lock is not None
     own = home.environments().python_for(bundle.serving_lock, lambda _text: None)
     texts = ["snow falls", "sun", "nobody knows these words"]
