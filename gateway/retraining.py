@@ -73,7 +73,7 @@ def _lay_out(place: Path, sides: Sequence[Bundle], inputs: Inputs, say: Callable
     run = sides[1].run()
     folder = (place / run["code"].get("directory", ".")).resolve()
     archived = {digest: data for side in sides for digest, data in _archived(side).items()}
-    lost = []
+    lost, placed = [], []
     for where, one in inputs.data.items():
         target = (folder / where).resolve()
         data = archived.get(one["sha256"]) or _still_there(one)
@@ -82,9 +82,12 @@ def _lay_out(place: Path, sides: Sequence[Bundle], inputs: Inputs, say: Callable
         elif target.is_relative_to(place.resolve()):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
+            placed.append(f"/{target.relative_to(place.resolve())}")
             say(f"data: {where}")
     if lost:
         raise OperationError(f"data lost: {', '.join(lost)}; bring the files back to where they were", 409)
+    # What was no part of the code before is none now.
+    (place / ".git" / "info" / "exclude").write_text("".join(f"{name}\n" for name in placed))
     recipe = folder / run.get("output", "model") / RECIPE
     if not recipe.exists():
         recipe.parent.mkdir(parents=True, exist_ok=True)
