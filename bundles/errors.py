@@ -10,6 +10,8 @@ BundleError
 ├── RefConflict       somebody else moved the ref first
 ├── RecordingError    a training run can't be recorded
 │   └── CommandFailed the command itself failed; `status` is its exit status
+├── RemoteError       a registry or folder elsewhere refuses, or does not do what it must
+│   └── RemoteUnavailable  it can't be reached at this moment; worth another try
 ├── HomeError         the home folder can't be made, read or written
 └── RunnerFailed      the runner did not start, or failed on a batch
 """
@@ -65,6 +67,22 @@ class CommandFailed(RecordingError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+class DataLost(BundleError):
+    """The bytes of a data file are nowhere, or what came has another digest."""
+
+
+class RemoteError(BundleError):
+    """A registry or folder elsewhere refuses, or does not do what it must."""
+
+
+class RemoteUnavailable(RemoteError):
+    """A registry or folder elsewhere can't be reached at this moment; `after` is how many seconds it asks to wait."""
+
+    def __init__(self, message: str, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after
 
 
 class HomeError(BundleError):

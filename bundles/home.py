@@ -1,6 +1,6 @@
 """The home folder: all that lasts, on one machine.
 
-bundles/  refs.git/  log/  state.db  keys/  environments/  lock  policy.toml
+bundles/  refs.git/  log/  state.db  keys/  data/  environments/  lock  policy.toml
 """
 
 import fcntl
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from bundles.data import DataStore
 from bundles.environments import Environments
 from bundles.errors import HomeError
 from bundles.policy import Policy
@@ -84,6 +85,10 @@ class Home:
     def environments(self) -> Environments:
         """Open the environments of bundles that need their own."""
         return Environments(self.path / "environments")
+
+    def data(self) -> DataStore:
+        """Open the kept copies of data files."""
+        return DataStore(self.path / "data")
 
     def lock(self) -> IO[str]:
         """Take the lock of the one gateway that serves this home, until the file is closed. Raises HomeError."""

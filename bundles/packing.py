@@ -21,6 +21,7 @@ from bundles import environment, provenance, signing
 from bundles.baseline import Baseline, measure
 from bundles.bundle import (
     BASELINE,
+    DATA_PREFIX,
     LOCK,
     MODEL_PREFIX,
     PROVENANCE,
@@ -249,7 +250,13 @@ def _model_layers(store: OciStore, recipe: Recipe) -> list[Descriptor]:
 
 
 def _run_layers(store: OciStore, folder: Path, run: Mapping[str, Any]) -> list[Descriptor]:
+    data = [
+        (one["name"], folder / "data" / one["sha256"].removeprefix("sha256:"))
+        for one in run["data"]
+        if one["in_bundle"]
+    ]
     return [
+        *(store.add_blob(path, DATASET_TYPE, DATA_PREFIX + name) for name, path in data),
         store.add_blob(orjson.dumps(run, option=orjson.OPT_INDENT_2), DOCUMENT_TYPE, RUN),
         store.add_blob(folder / "source.tar", CODE_TYPE, SOURCE),
         store.add_blob(folder / "log.txt", DOCUMENT_TYPE, RUN_LOG),

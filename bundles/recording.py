@@ -29,6 +29,7 @@ from typing import Any
 from uuid import uuid4
 
 from bundles import environment
+from bundles.data import CARRIED_FILE_BYTES_MAX, carry
 from bundles.digest import sha256_file
 from bundles.errors import CommandFailed, RecordingError
 from bundles.observer.sitecustomize import VARIABLE as OBSERVED_VARIABLE
@@ -81,9 +82,12 @@ def record(
     output: Path,
     data: Sequence[Path] = (),
     parameters: Mapping[str, str] | None = None,
+    carried_bytes_max: int = CARRIED_FILE_BYTES_MAX,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Run a training command in the current folder and record it into `output/.snowgate`.
+
+    Data files of up to `carried_bytes_max` bytes are copied there too, for the bundle to carry.
 
     Returns the facts, as in `run/run.json`.
 
@@ -131,7 +135,7 @@ def record(
         "environment": summary,
         "hardware": environment.hardware(),
         "code": code,
-        "data": _data(data, observed, output, directory),
+        "data": carry(_data(data, observed, output, directory), folder, carried_bytes_max),
         "outputs": _outputs(output),
         "log": sha256_file(folder / "log.txt"),
         "who": who(directory),
@@ -240,6 +244,7 @@ def _data(declared: Sequence[Path], observed: Observed | None, output: Path, dir
             now = path.stat()
             changed = {} if (now.st_size, now.st_mtime_ns) == state else {"changed_during_run": True}
             found[path] = {"authority": "observed", **changed}
+    named = {path.resolve() for path in declared}
     return [
         {
             "name": str(path.relative_to(directory)) if path.is_relative_to(directory) else path.name,
@@ -247,6 +252,7 @@ def _data(declared: Sequence[Path], observed: Observed | None, output: Path, dir
             "path": path.as_uri(),
             "sha256": sha256_file(path),
             "size": path.stat().st_size,
+            "declared": path in named,
             **facts,
         }
         for path, facts in sorted(found.items())

@@ -178,19 +178,37 @@ class GitRefs:
             found.append((str(packed), packed.stat().st_mtime_ns))
         return tuple(sorted(found))
 
-    def claim_version(self, model: str, digest: str, *, actor: str, details: dict[str, Any]) -> str:
-        """Give a bundle the next version of its model: a decimal string, never used again."""
+    def claim_version(
+        self,
+        model: str,
+        digest: str,
+        *,
+        actor: str,
+        details: dict[str, Any],
+        reason: str = "packed",
+        once: bool = False,
+    ) -> str:
+        """Give a bundle the next version of its model: a decimal string, never used again.
+
+        With `once` a bundle that has a version keeps it, also when several processes bring it at once: whoever did
+        not see another's version in the list of names tries to make the same one, and looks again.
+        """
         check_name("model", model)
         while True:
-            names = (ref.rpartition("/")[2] for ref in self._names(f"refs/tags/{model}/"))
-            version = str(max((int(name) for name in names if name.isdecimal()), default=0) + 1)
+            names = self._names(f"refs/tags/{model}/")
+            for name in names if once else ():
+                ref = self.get(name)
+                if ref is not None and ref.digest == digest:
+                    return name.rpartition("/")[2]
+            given = (name.rpartition("/")[2] for name in names)
+            version = str(max((int(name) for name in given if name.isdecimal()), default=0) + 1)
             try:
                 self.set(
                     f"refs/tags/{model}/{version}",
                     digest,
                     expected=None,
                     actor=actor,
-                    reason="packed",
+                    reason=reason,
                     details={**details, "model": model, "version": version},
                 )
             except RefConflict:

@@ -30,6 +30,7 @@ COMMANDS = {
     "incident": ("gateway.commands.incident:incident", "See what shifted, acknowledge it, decide about it."),
     "monitor": ("gateway.commands.monitor:monitor", "See what is watched, and how far it is from a page."),
     "log": ("gateway.commands.log:log", "Check the prediction log, and see who follows it."),
+    "data": ("gateway.commands.data:data", "Keep, bring back and look for the training data that bundles name."),
     "config": ("gateway.commands.config:config", "Show the settings and where each comes from."),
     "doctor": ("gateway.commands.doctor:doctor", "Check that this machine can serve."),
     "completion": ("gateway.commands.completion:completion", "Print the completion script for your shell."),

@@ -121,7 +121,7 @@ def complaint(typed: str) -> str | None:
     for word in words[1:]:
         if word == "--":
             break
-        if word.startswith("-"):
+        if word.startswith("-") and word != "-":
             if word.partition("=")[0] not in options | {"--help", "-h"}:
                 return f"{context.command_path} has no option {word}"
         elif isinstance(command, click.Group):

@@ -10,7 +10,11 @@ from bundles.garbage import collect
 from bundles.home import Home
 from bundles.loading import check_trust
 from bundles.packing import pack as pack_bundle
+from gateway.commands.bundle_export import export
 from gateway.commands.bundle_fork import fork
+from gateway.commands.bundle_import import import_
+from gateway.commands.bundle_pull import pull
+from gateway.commands.bundle_push import push
 from gateway.commands.bundle_sign import sign
 from gateway.commands.options import (
     NounGroup,
@@ -34,6 +38,10 @@ def bundle() -> None:
     """Pack, list, show, verify and trust bundles; see how they run here, and clean up after them."""
 
 
+bundle.add_command(export)
+bundle.add_command(import_)
+bundle.add_command(pull)
+bundle.add_command(push)
 bundle.add_command(fork)
 bundle.add_command(sign)
 
@@ -164,9 +172,9 @@ def verify(home: Path, output: str, policy_file: Path | None, reference: str) ->
 @output_option
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 def gc(home: Path, output: str, dry_run: bool) -> None:
-    """Remove what nothing refers to: environments that no bundle names, and what a gateway that was killed unpacked.
+    """Remove what nothing refers to: environments and files that no bundle names, and what a killed gateway unpacked.
 
-    Safe beside a running gateway. Environments of the last day are left.
+    Safe beside a running gateway, beside pack and pull. What is younger than a day is left. Bundles are never removed.
 
     \b
     Examples:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from bundles.data import CARRIED_FILE_BYTES_MAX, keep
 from bundles.errors import RecordingError
 from bundles.home import Home
 from bundles.packing import pack
@@ -24,6 +25,15 @@ from gateway.output import facts, show
     help="The folder that the command writes; it gets it as SNOWGATE_OUTPUT.",
 )
 @click.option("--data", multiple=True, type=click.Path(path_type=Path), help="A data file, if it can't be observed.")
+@click.option(
+    "--data-in-bundle",
+    type=click.IntRange(min=0),
+    default=CARRIED_FILE_BYTES_MAX,
+    show_default=True,
+    metavar="BYTES",
+    help="The bundle carries data files of up to so many bytes, 64 MiB of them in all; 0: none.",
+)
+@click.option("--keep-data", is_flag=True, help="Keep copies of all data files in the home, as `snowgate data add`.")
 @click.option("--parameter", multiple=True, help="A parameter k=v that the command line does not show.")
 @click.option("--parent", multiple=True, help="A bundle that this one was made from, such as signs@1.")
 @branch_option
@@ -35,6 +45,8 @@ def train(
     model: str | None,
     into: Path,
     data: tuple[Path, ...],
+    data_in_bundle: int,
+    keep_data: bool,
     parameter: tuple[str, ...],
     parent: tuple[str, ...],
     branch: str | None,
@@ -54,9 +66,11 @@ def train(
             msg = f"--parameter {one}: expected name=value"
             raise RecordingError(msg)
         parameters[name] = value
-    run = record(command, output=into, data=data, parameters=parameters, say=progress)
+    run = record(command, output=into, data=data, parameters=parameters, carried_bytes_max=data_in_bundle, say=progress)
     seen = ", ".join(f"{one['name']} ({one['authority']})" for one in run["data"]) or "none seen"
     progress(f"trained in {run['seconds']} s; data: {seen}")
+    if keep_data:
+        keep(run["data"], Home(home).make().data())
     if no_pack:
         show(run, output, name="id")
         return
