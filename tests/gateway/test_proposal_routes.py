@@ -6,9 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from starlette.testclient import TestClient
 
 from bundles.home import Home
 from bundles.signing import make_key, read_signer
@@ -18,6 +16,8 @@ from gateway.operations import Operations
 from gateway.vouching import sign_review
 from monitors.incidents import Incidents
 from state.sqlite import SqliteState
+from tests.gateway.conftest import serving
+from tests.gateway.test_admin import ask
 
 KEY = "k" * 20
 NAMED = f"api-key {sha256(KEY.encode()).hexdigest()[:12]}"
@@ -29,58 +29,56 @@ def _home(packed_home: Path, tmp_path: Path) -> Home:
     return Home(Path(shutil.copytree(packed_home, tmp_path / "home")))
 
 
-@pytest.fixture(name="client")
-def _client(home: Home) -> Iterator[TestClient]:
-    """The control port's application, which asks for a key."""
+@pytest.fixture(name="api")
+def _api(home: Home) -> Iterator[str]:
+    """The admin API of a control port that asks for a key; its URL."""
     state = SqliteState(home.state)
     operations = Operations(home, state, Incidents(state, now))
     operations.deploy("signs@1", "production", actor="ada")
     digests = frozenset({sha256(KEY.encode()).hexdigest()})
-    app = create_app(operations, families=list, ready=lambda: True, allowed_hosts=["testserver"], key_digests=digests)
-    with TestClient(app, headers={"X-API-Key": KEY}) as client:
-        yield client
+    app = create_app(operations, families=list, ready=lambda: True, allowed_hosts=["127.0.0.1"], key_digests=digests)
+    with serving(app) as url:
+        yield f"{url}/api/v1"
     operations.labels.close()
     state.close()
 
 
-def good(answer: httpx.Response) -> dict[str, Any]:
+def good(method: str, url: str, body: Any = None) -> Any:
     """Return the body of an answer that is no error."""
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    status, document, _headers = ask(method, url, body, X_API_Key=KEY)
+    assert status == 200, document
+    return document
 
 
-def test_a_proposal_by_http(client: TestClient, home: Home, tmp_path: Path) -> None:
+def test_a_proposal_by_http(api: str, home: Home, tmp_path: Path) -> None:
     """Fork, open, review with a key that stays with its owner, merge: the caller's API key is in each step."""
-    forked = good(client.post("/api/v1/forks", json={"reference": "signs@2", "branch": "signs@ana", "actor": "ana"}))
+    forked = good("POST", f"{api}/forks", {"reference": "signs@2", "branch": "signs@ana", "actor": "ana"})
     assert forked["version"] == "2"
     body = {"branch": "signs@ana", "environment": "production", "text": "better", "actor": "ana"}
-    opened = good(client.post("/api/v1/proposals", json=body))
+    opened = good("POST", f"{api}/proposals", body)
     assert opened["actor"] == f"ana ({NAMED})"
-    place = f"/api/v1/proposals/{opened['id']}"
+    place = f"{api}/proposals/{opened['id']}"
     make_key(tmp_path / "ben.pem")
     signer = read_signer(tmp_path / "ben.pem")
-    (tmp_path / "ben.pub").write_bytes(home.keys().public_pem())
     head, base = opened["head"]["digest"], opened["base"]["digest"]
     signed = sign_review(head, "signs", "production", base, signer, approve=True, comment="", by="ben")
-    refused = client.post(f"{place}/reviews", json={"approve": True, "envelope": signed})
-    assert refused.status_code == 422
-    assert "does not trust" in refused.json()["detail"]
+    status, answer, _ = ask("POST", f"{place}/reviews", {"approve": True, "envelope": signed}, X_API_Key=KEY)
+    assert status == 422
+    assert "does not trust" in answer["detail"]
     stale = sign_review(head, "signs", "production", None, home.keys().signer(), approve=True, comment="", by="ben")
-    assert client.post(f"{place}/reviews", json={"approve": True, "envelope": stale}).status_code == 409
-    reviewed = good(client.post(f"{place}/reviews", json={"approve": True, "comment": "yes", "actor": "ben"}))
+    assert ask("POST", f"{place}/reviews", {"approve": True, "envelope": stale}, X_API_Key=KEY)[0] == 409
+    reviewed = good("POST", f"{place}/reviews", {"approve": True, "comment": "yes", "actor": "ben"})
     (review,) = reviewed["reviews"]
     assert (review["by"], review["name"]) == (f"ben ({NAMED})", "home")
-    assert [one["id"] for one in client.get("/api/v1/proposals").json()] == [opened["id"]]
-    assert good(client.post(f"{place}/merge", json={"reason": "go"}))["state"] == "merged"
-    assert good(client.get(place))["state"] == "merged"
-    assert client.post(f"{place}/close", json={}).status_code == 409
-    assert client.get("/api/v1/proposals").json() == []
-    found = good(client.get("/api/v1/environments/production/deployments/signs"))
+    assert [one["id"] for one in good("GET", f"{api}/proposals")] == [opened["id"]]
+    assert good("POST", f"{place}/merge", {"reason": "go"})["state"] == "merged"
+    assert good("GET", place)["state"] == "merged"
+    assert ask("POST", f"{place}/close", {}, X_API_Key=KEY)[0] == 409
+    assert good("GET", f"{api}/proposals") == []
+    found = good("GET", f"{api}/environments/production/deployments/signs")
     assert (found["desired"]["version"], found["desired"]["actor"]) == ("2", f"api ({NAMED})")
 
 
-def test_without_a_key_nothing_is_proposed(client: TestClient) -> None:
+def test_without_a_key_nothing_is_proposed(api: str) -> None:
     """The routes are behind the same guard as all others."""
-    answer = client.post("/api/v1/proposals", json={}, headers={"X-API-Key": "wrong"})
-    assert answer.status_code == 401
+    assert ask("POST", f"{api}/proposals", {}, X_API_Key="wrong")[0] == 401
