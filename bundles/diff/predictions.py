@@ -36,7 +36,7 @@ def predictions(
         with tempfile.TemporaryDirectory(prefix="snowgate-diff-") as name:
             folders = [Path(name, side) for side in ("first", "second")]
             for bundle, folder in zip(bundles, folders, strict=True):
-                prepare(bundle.store, bundle.digest, home.keys(), folder)
+                prepare(bundle.store, bundle.digest, home.policy(), folder)
             holdout = read_holdout(first, folders[0], rows_max)
             answers = []
             for bundle, folder in zip(bundles, folders, strict=True):
