@@ -14,8 +14,9 @@ from typing import Any
 import tomli_w
 
 from bundles.adapters.found import Found
+from bundles.content import NAMING_CODE, executable
 from bundles.errors import AdapterError, UnknownReference
-from bundles.formats import CODE, FORMATS, executable
+from bundles.formats import FORMATS
 from bundles.home import Home
 from bundles.packing import Packed, pack
 from bundles.recipe import FILE
@@ -49,13 +50,14 @@ def adopt(
         if recipe is not None:
             _check_names(found, recipe)
             shutil.copytree(recipe, folder, dirs_exist_ok=True)
-        document = _document(folder / FILE, found)
+        document = _document(folder / FILE, found.uri)
         runs = _runs(found, document, own_recipe=recipe is None)
         if runs and not allow_code:
             raise AdapterError(
-                f"{found.uri}: {', '.join(runs)} would run here, with your rights and under your signature; look at it, "
-                "and say --allow-code, or save the model in a format without code (safetensors, ONNX, skops, ubj)"
+                f"{found.uri}: {', '.join(runs)} would run here, with your rights and under your signature; look at "
+                "it, and say --allow-code, or save the model in a format without code (safetensors, ONNX, skops, ubj)"
             )
+        _complete(document, found)
         (folder / FILE).write_text(tomli_w.dumps(document))
         parents = _parents(home, found)
         return pack(home, folder, model=model, parents=parents, origin=_origin(found), say=say)
@@ -67,17 +69,20 @@ def _check_names(found: Found, recipe: Path) -> None:
         raise AdapterError(f"{recipe}: {', '.join(both)}: the model has a file of that name too; give it another one")
 
 
-def _document(path: Path, found: Found) -> dict[str, Any]:
-    """Return bundle.toml with what follows from the file of weights filled in."""
+def _document(path: Path, uri: str) -> dict[str, Any]:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise AdapterError(
-            f"{found.uri}: a bundle needs rows to measure on, at least: give --recipe FOLDER, with a bundle.toml that "
-            f'has holdout = "rows.npz", and that file; see docs/adapters.md'
+            f"{uri}: a bundle needs rows to measure on, at least: give --recipe FOLDER, with a bundle.toml that "
+            'has holdout = "rows.npz", and that file; see docs/adapters.md'
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise AdapterError(f"{path.name} of {found.uri}: {error}") from error
+        raise AdapterError(f"{path.name} of {uri}: {error}") from error
+
+
+def _complete(document: dict[str, Any], found: Found) -> None:
+    """Fill in what follows from the file of weights, and from a signature where the file does not say it."""
     weights = found.weights()
     if "loader" not in document:
         if weights is None:
@@ -90,17 +95,16 @@ def _document(path: Path, found: Found) -> dict[str, Any]:
     if format_ is not None and not format_.self_describing:
         for side, tensors in found.tensors.items():
             document.setdefault(side, tensors)
-    return document
 
 
 def _runs(found: Found, document: Mapping[str, Any], *, own_recipe: bool) -> list[str]:
     """Say what of the model itself, not of the operator's recipe, would run."""
-    weights = found.weights()
-    harmless = weights[1] if weights is not None and weights[0] == "sklearn" else None
-    runs = executable({"loader": DATA_LOADER}, [path for path in found.files if path != harmless], own_environment=False)
+    kinds = executable({"loader": DATA_LOADER}, found.files, own_environment=False)
+    # Types in skops files are refused by their names when the model is loaded, unless the policy trusts them.
+    runs = [path for kind, paths in kinds.items() if kind != "types" for path in paths]
     runs += [path for path, file in found.files.items() if path not in runs and _is_pickle(file)]
     if own_recipe:
-        runs += [f"{key} {document[key]}" for key in (*CODE, "requirements") if key in document]
+        runs += [f"{key} {document[key]}" for key in (*NAMING_CODE, "requirements") if key in document]
     return runs
 
 

@@ -9,7 +9,6 @@ Source: BentoML 1.4.39, `bentoml/_internal/models/model.py` and `store.py`.
 
 import os
 import re
-import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,7 +98,9 @@ def _write(bundle: Bundle, folder: Path, name: str, version: str) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             bundle.store.copy(descriptor, target)
     if (folder / DESCRIPTION).exists() or (folder / "bundle").exists():
-        raise AdapterError(f"{bundle.digest}: has a file {DESCRIPTION} or bundle of its own, which BentoML's would hide")
+        raise AdapterError(
+            f"{bundle.digest}: has a file {DESCRIPTION} or bundle of its own, which BentoML's would hide"
+        )
     (folder / "bundle").mkdir(parents=True)
     (folder / "bundle" / "manifest.json").write_bytes(bundle.manifest.to_bytes())
     (folder / "bundle" / PROVENANCE).write_bytes(bundle.file(PROVENANCE))

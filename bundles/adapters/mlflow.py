@@ -17,6 +17,8 @@ from bundles.adapters.found import Found, files_of, read_yaml, renamed
 from bundles.errors import AdapterError
 
 FILE = "MLmodel"
+REGISTERED = "registered_model_meta"
+"""Put beside it when a model is fetched from the registry; YAML too."""
 KEPT = ("mlflow_version", "model_uuid", "model_id", "run_id", "utc_time_created", "metadata")
 PYTHON_ENVIRONMENT = ("conda.yaml", "python_env.yaml", "requirements.txt")
 DATATYPES = {
@@ -40,7 +42,8 @@ def find(place: str, tracking: str | None = None) -> Found:
     if not (folder / FILE).is_file():
         raise AdapterError(f"{folder}: no {FILE} file; expected the folder of a model that MLflow has saved")
     described = read_yaml(folder / FILE)
-    documents = {FILE: "mlflow/MLmodel.yaml"} | {name: f"mlflow/{name}" for name in PYTHON_ENVIRONMENT}
+    documents = {name: f"mlflow/{name}.yaml" for name in (FILE, REGISTERED)}
+    documents |= {name: f"mlflow/{name}" for name in PYTHON_ENVIRONMENT}
     flavors = described.get("flavors")
     if not isinstance(flavors, Mapping):
         raise AdapterError(f"{folder / FILE}: flavors = {flavors!r}, expected a table")
@@ -100,7 +103,8 @@ def _side(side: str, text: Any) -> list[dict[str, Any]]:
         return []
     tensors = []
     for position, column in enumerate(columns if isinstance(columns, list) else []):
-        column = column if isinstance(column, Mapping) else {}
+        if not isinstance(column, Mapping):
+            return []
         spec = column.get("tensor-spec") or {}
         datatype = DATATYPES.get(str(spec.get("dtype") or column.get("type")))
         if datatype is None:
