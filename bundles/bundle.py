@@ -25,6 +25,7 @@ PROVENANCE = "provenance.json"
 LOCK = "env/pylock.toml"
 SERVING_LOCK = "env/serving/pylock.toml"
 SOURCE = "code/source.tar"
+FLOOR = "eval/floor.json"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ BundleError
 ├── RefConflict       somebody else moved the ref first
 ├── RecordingError    a training run can't be recorded
 │   └── CommandFailed the command itself failed; `status` is its exit status
+├── ReproductionError  a bundle can't be trained again here
 ├── RemoteError       a registry or folder elsewhere refuses, or does not do what it must
 │   └── RemoteUnavailable  it can't be reached at this moment; worth another try
 ├── HomeError         the home folder can't be made, read or written
@@ -72,6 +73,10 @@ class CommandFailed(RecordingError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+class ReproductionError(BundleError):
+    """A bundle can't be trained again: nothing was recorded, or a change to the run can't be made."""
 
 
 class DataLost(BundleError):

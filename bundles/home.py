@@ -1,6 +1,6 @@
 """The home folder: all that lasts, on one machine.
 
-bundles/  refs.git/  log/  state.db  keys/  data/  environments/  lock  policy.toml
+bundles/  refs.git/  log/  state.db  keys/  data/  environments/  wheels/  lock  policy.toml
 """
 
 import fcntl
@@ -18,6 +18,7 @@ from bundles.policy_file import home_policy, read_policy
 from bundles.refs import GitRefs
 from bundles.signing import Keys
 from bundles.store import OciStore
+from bundles.wheels import Wheels
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,10 @@ class Home:
     def environments(self) -> Environments:
         """Open the environments of bundles that need their own."""
         return Environments(self.path / "environments")
+
+    def wheels(self) -> Wheels:
+        """Open what is known of the wheels of packages."""
+        return Wheels(self.path / "wheels")
 
     def data(self) -> DataStore:
         """Open the kept copies of data files."""

@@ -22,6 +22,7 @@ from bundles.baseline import Baseline, measure
 from bundles.bundle import (
     BASELINE,
     DATA_PREFIX,
+    FLOOR,
     LOCK,
     MODEL_PREFIX,
     PROVENANCE,
@@ -56,6 +57,8 @@ Array = np.ndarray[Any, Any]
 FILES_MAX = 10_000
 MAIN = "main"
 LEFT_OUT = (FOLDER, "__pycache__", ".git", ".venv")
+FLOOR_FILE = "floor.json"
+"""Beside what was recorded: what runs with other seeds came to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +116,11 @@ def pack(
     created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     text, summary = _lock(directory, run)
     model_layers = _model_layers(store, recipe)
-    own = _own_environment(home, recipe, say)
+    own = own_environment(home, recipe, say)
     facts = {
         "created": created,
         "authors": [actor],
-        "metrics": recipe.metrics | _metrics(directory),
+        "metrics": recipe.metrics | metrics(directory),
         "parents": parent_digests,
         "environment": summary,
         "executable": bool(_executable(recipe, model_layers, own)),
@@ -155,7 +158,8 @@ def pack(
     return Packed(digest, name, version)
 
 
-def _config(recipe: Recipe) -> dict[str, Any]:
+def configuration(recipe: Recipe) -> dict[str, Any]:
+    """Return what a runner has to know of a folder that can be packed, as `config.json` has it."""
     return {
         "schema": 1,
         "loader": recipe.loader,
@@ -194,7 +198,7 @@ def _executable(recipe: Recipe, layers: Sequence[Descriptor], own: Built | None)
     return executable(config, [str(layer.path) for layer in layers], own_environment=own is not None)
 
 
-def _own_environment(home: Home, recipe: Recipe, say: Callable[[str], None]) -> Built | None:
+def own_environment(home: Home, recipe: Recipe, say: Callable[[str], None]) -> Built | None:
     """Make the environment that the recipe requires, if any. Raises EnvironmentFailed."""
     if recipe.requirements is None:
         return None
@@ -217,14 +221,14 @@ def _tried(
         for layer in layers:
             store.copy(layer, unpacked / str(layer.path))
         allow_types(recipe.loader, home.policy().types, unpacked)
-        whole = _completed(recipe, unpacked, python, say)
-        config = {**_config(whole), **facts}
+        whole = completed_by_file(recipe, unpacked, python, say)
+        config = {**configuration(whole), **facts}
         described = store.add_blob(_canonical(whole, config), CONFIG_TYPE)
         store.copy(described, unpacked / "config.json")
         return described, *_measure(unpacked, whole, config, python, say)
 
 
-def _completed(recipe: Recipe, unpacked: Path, python: str, say: Callable[[str], None]) -> Recipe:
+def completed_by_file(recipe: Recipe, unpacked: Path, python: str, say: Callable[[str], None]) -> Recipe:
     """Take from the model's own file what bundle.toml leaves out, where the format carries it."""
     if not recipe.asks_the_file:
         return recipe
@@ -288,6 +292,7 @@ def _model_layers(store: OciStore, recipe: Recipe) -> list[Descriptor]:
 
 
 def _run_layers(store: OciStore, folder: Path, run: Mapping[str, Any]) -> list[Descriptor]:
+    floor = folder / FLOOR_FILE
     data = [
         (one["name"], folder / "data" / one["sha256"].removeprefix("sha256:"))
         for one in run["data"]
@@ -295,6 +300,7 @@ def _run_layers(store: OciStore, folder: Path, run: Mapping[str, Any]) -> list[D
     ]
     return [
         *(store.add_blob(path, DATASET_TYPE, DATA_PREFIX + name) for name, path in data),
+        *([store.add_blob(floor, DOCUMENT_TYPE, FLOOR)] if floor.exists() else []),
         store.add_blob(orjson.dumps(run, option=orjson.OPT_INDENT_2), DOCUMENT_TYPE, RUN),
         store.add_blob(folder / "source.tar", CODE_TYPE, SOURCE),
         store.add_blob(folder / "log.txt", DOCUMENT_TYPE, RUN_LOG),
@@ -345,7 +351,8 @@ def _lock(directory: Path, run: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return environment.lock()
 
 
-def _metrics(directory: Path) -> dict[str, float]:
+def metrics(directory: Path) -> dict[str, float]:
+    """Return the numbers in a folder's `metrics.json`; none where there is no such file. Raises RecipeError."""
     path = directory / "metrics.json"
     if not path.exists():
         return {}

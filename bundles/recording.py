@@ -34,6 +34,7 @@ from bundles.digest import sha256_file
 from bundles.errors import CommandFailed, RecordingError
 from bundles.observer.sitecustomize import VARIABLE as OBSERVED_VARIABLE
 from bundles.source import capture, git
+from bundles.wheels import Wheels
 
 FOLDER = ".snowgate"
 """In the output folder: what was recorded, for `pack` to take along."""
@@ -66,12 +67,15 @@ LOG_BYTES_MAX = 16 * 1024 * 1024
 class Observed:
     """What the audit hook saw in the Python processes of a run.
 
-    `path` and `interpreter` are those of the first one. `read` has the size and modification time (ns) of each file
+    `path`, `executable` and `interpreter` are those of the first one. `imported` are the top-level modules that any of
+    them looked for. `read` has the size and modification time (ns) of each file
     when it was first opened; what the run itself had made before is not in it.
     """
 
     path: list[str]
+    executable: str
     interpreter: dict[str, str]
+    imported: set[str]
     prefixes: list[str]
     read: dict[str, tuple[int, int]]
 
@@ -82,12 +86,14 @@ def record(
     output: Path,
     data: Sequence[Path] = (),
     parameters: Mapping[str, str] | None = None,
+    wheels: Wheels | None = None,
     carried_bytes_max: int = CARRIED_FILE_BYTES_MAX,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Run a training command in the current folder and record it into `output/.snowgate`.
 
-    Data files of up to `carried_bytes_max` bytes are copied there too, for the bundle to carry.
+    `wheels` finds the wheels of the packages that the run imported; without it the lock has no hashes of them. Data
+    files of up to `carried_bytes_max` bytes are copied into that folder too, for the bundle to carry.
 
     Returns the facts, as in `run/run.json`.
 
@@ -114,9 +120,7 @@ def record(
         raise CommandFailed(msg, status)
     if observed is None:
         say("no Python process was seen: data and environment are not observed (was it started with -I or -E?)")
-        text, summary = environment.lock()
-    else:
-        text, summary = environment.lock(observed.path, observed.interpreter)
+    text, summary = _lock(observed, wheels, say)
     (folder / "pylock.toml").write_text(text)
     from_options = options_of(command)
     run = {
@@ -146,6 +150,19 @@ def record(
     }
     (folder / "run.json").write_text(json.dumps(run, indent=2) + "\n")
     return run
+
+
+def _lock(observed: Observed | None, wheels: Wheels | None, say: Callable[[str], None]) -> tuple[str, dict[str, Any]]:
+    """Lock the environment of the run; ours, when no Python process of it was seen."""
+    python = sys.executable if observed is None else observed.executable
+    find = (lambda _pins: {}) if wheels is None else (lambda pins: wheels.find(pins, python, say))
+    if observed is None:
+        text, summary = environment.lock(find=find)
+    else:
+        text, summary = environment.lock(observed.path, observed.interpreter, observed.imported, find)
+    if wheels is not None and summary["without_hash"]:
+        say(f"in the lock without a hash: {', '.join(summary['without_hash'])}")
+    return text, summary
 
 
 def who(directory: Path) -> dict[str, Any]:
@@ -197,7 +214,7 @@ def _run(command: Sequence[str], output: Path, log: Path) -> tuple[int, Observed
             msg = f"{command[0]}: can't be started: {error.strerror}"
             raise RecordingError(msg) from error
         try:
-            _pass_through(process, log)
+            pass_through(process, log)
             status = process.wait()
         finally:
             process.kill()  # Nothing when it has ended; when we were interrupted, it must not go on unrecorded.
@@ -206,7 +223,7 @@ def _run(command: Sequence[str], output: Path, log: Path) -> tuple[int, Observed
     return status, _understand(said)
 
 
-def _pass_through(process: subprocess.Popen[bytes], log: Path) -> None:
+def pass_through(process: subprocess.Popen[bytes], log: Path) -> None:
     """Show what the command says as it says it, on standard error (standard output is for data), and keep it."""
     assert process.stdout is not None, "it was opened as a pipe"
     text = codecs.getincrementaldecoder("utf-8")("replace")
@@ -229,8 +246,14 @@ def _understand(said: Sequence[Mapping[str, Any]]) -> Observed | None:
         if "open" in one:
             first.setdefault(one["open"], one)
     interpreter = environment.interpreter() | {key: starts[0][key] for key in ("python", "implementation")}
-    read = {path: (one["state"][0], one["state"][1]) for path, one in first.items() if not one["made"]}
-    return Observed(starts[0]["path"], interpreter, sorted({name for one in starts for name in one["prefixes"]}), read)
+    return Observed(
+        path=starts[0]["path"],
+        executable=starts[0]["executable"],
+        interpreter=interpreter,
+        imported={one["import"] for one in said if "import" in one},
+        prefixes=sorted({name for one in starts for name in one["prefixes"]}),
+        read={path: (one["state"][0], one["state"][1]) for path, one in first.items() if not one["made"]},
+    )
 
 
 def _data(declared: Sequence[Path], observed: Observed | None, output: Path, directory: Path) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from bundles.errors import BundleError, CorruptBundle
 from bundles.home import Home
 from bundles.manifest import WEIGHT_TYPE
 from bundles.refs import GitRefs, Ref
+from bundles.reproduction.statement import last
 from gateway.prediction import bundle_json
 from monitors.log.record import Record
 from state import State
@@ -52,6 +53,7 @@ def chain(record: Record, home: Home, refs: GitRefs, state: State) -> dict[str, 
             "finished": run.get("finished"),
             "command": run.get("command"),
         },
+        "reproduced": last(shown["reproductions"]),
         "signed": shown["signatures"],
     }
 

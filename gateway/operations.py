@@ -14,6 +14,7 @@ from bundles.bundle import open_bundle
 from bundles.errors import BundleError, RefConflict, UnknownReference
 from bundles.home import Home
 from bundles.refs import GitRefs, Ref, check_name
+from bundles.reproduction.statement import last, reproductions
 from gateway.audit import audit, now
 from gateway.chain import chain
 from gateway.deployment import deployment_json, rollout_json
@@ -280,7 +281,10 @@ class Operations:
         return incident | {"effect": EFFECTS[verdict].format_map(incident)}
 
     def bundles(self) -> list[dict[str, Any]]:
-        """Return all bundles of the home that have a name, newest first: digest, model, version, refs, created."""
+        """Return all bundles of the home that have a name, newest first: digest, model, version, refs, created.
+
+        And `reproduced`, the last verdict on training it again; None when nobody whom this home trusts has tried.
+        """
         found: dict[str, dict[str, Any]] = {}
         names: dict[str, list[str]] = {}
         for ref in self.refs.list("refs/"):
@@ -291,8 +295,18 @@ class Operations:
                 model, version = ref.name.split("/")[2:4]
                 created = ref.details.get("created", ref.time)
                 found[ref.digest] = {"digest": ref.digest, "model": model, "version": version, "created": created}
-        listed = [one | {"refs": sorted(names[digest])} for digest, one in found.items()]
+        listed = [
+            one | {"refs": sorted(names[digest]), "reproduced": self._reproduced(digest)}
+            for digest, one in found.items()
+        ]
         return sorted(listed, key=lambda one: str(one["created"]), reverse=True)
+
+    def _reproduced(self, digest: str) -> str | None:
+        try:
+            said = last(reproductions(self._home.store(), digest, self._home.keys().trusted()))
+        except BundleError:
+            return None  # Its statements can't be read; `bundle show` and `verify` say why.
+        return None if said is None else str(said["verdict"])
 
     def bundle(self, reference: str) -> dict[str, Any]:
         """Return all that is known of one bundle. Raises OperationError (404, 422)."""

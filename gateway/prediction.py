@@ -11,6 +11,7 @@ from bundles.bundle import Bundle, describe
 from bundles.errors import UntrustedBundle
 from bundles.home import Home
 from bundles.refs import GitRefs
+from bundles.reproduction.statement import reproductions
 from bundles.schema import DATATYPES
 from gateway.audit import rfc3339
 from gateway.protocol import elements
@@ -110,7 +111,8 @@ def bundle_json(bundle: Bundle, home: Home, refs: GitRefs) -> dict[str, Any]:
     """Return all that is known of a bundle, as `snowgate bundle show` prints it."""
     names = [ref.name for ref in refs.list("refs/") if ref.digest == bundle.digest]
     version = refs.version_of(bundle.digest, bundle.model)
-    return describe(bundle, version, sorted(map(ref_words, names)), _signatures(bundle, home))
+    shown = describe(bundle, version, sorted(map(ref_words, names)), _signatures(bundle, home))
+    return shown | {"reproductions": reproductions(bundle.store, bundle.digest, home.keys().trusted())}
 
 
 def ref_words(name: str) -> str:

@@ -55,11 +55,11 @@ def _compared(before: Array, after: Array, agreed: Array) -> dict[str, Any]:
 def _row_gaps(before: Array, after: Array, tolerance: Mapping[str, float]) -> tuple[Array, Array]:
     rows = (len(before), -1)
     if before.dtype.kind in "OSU" or after.dtype.kind in "OSU":
-        same: Array = np.equal(before, after).reshape(rows).all(axis=1)
+        same: Array = np.asarray(np.equal(before, after).reshape(rows).all(axis=1))
         return (~same).astype(np.float64), same
     before, after = (side.reshape(rows).astype(np.float64) for side in (before, after))
     gap: Array = np.abs(after - before).max(axis=1, initial=0.0)
-    agreed: Array = _within(before, after, tolerance).all(axis=1)
+    agreed: Array = np.asarray(_within(before, after, tolerance).all(axis=1))
     return gap, agreed
 
 

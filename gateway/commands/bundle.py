@@ -18,6 +18,7 @@ from gateway.commands.bundle_hand import hand
 from gateway.commands.bundle_import import import_
 from gateway.commands.bundle_pull import pull
 from gateway.commands.bundle_push import push
+from gateway.commands.bundle_reproduce import reproduce_
 from gateway.commands.bundle_sign import sign
 from gateway.commands.options import (
     NounGroup,
@@ -34,6 +35,9 @@ from gateway.commands.options import (
     reason_option,
 )
 from gateway.output import Column, facts, show, table
+
+SHOWN_MAX = 3
+"""Reproductions in the table; `-o json` has all."""
 
 
 @click.group(cls=NounGroup)
@@ -91,6 +95,7 @@ def list_(home: Path, server: str | None, output: str) -> None:
         ("digest", lambda one: one["digest"][:19]),
         ("refs", lambda one: one["refs"]),
         ("created", lambda one: one["created"][:19].replace("T", " ") + " UTC"),
+        ("reproduced", lambda one: one["reproduced"]),
     ]
     show(found, output, columns=columns, name="digest")
 
@@ -131,6 +136,9 @@ def engines(home: Path, server: str | None, output: str, reason: str, reference:
         else:
             found = work.bundle(reference)["engines"]
     show(found, output, name="engine", tell=_tell_engines)
+
+
+bundle.add_command(reproduce_)
 
 
 def _tell_engines(found: list[dict[str, Any]]) -> None:
@@ -240,6 +248,12 @@ def code_words(code: dict[str, Any] | None) -> str | None:
     return f"tree {code['tree'] or code['archive']}{' (uncommitted changes)' if code['dirty'] else ''}"
 
 
+def reproduced_words(said: dict[str, Any]) -> str:
+    """Say what came of training it again, and when."""
+    kind = "" if said["kind"] == "reproduction" else f" (a rehearsal with other {', '.join(said['changed'])})"
+    return f"{said['verdict']}{kind} on {said['time'][:10]} by {said['by']}"
+
+
 def _tensor_words(tensor: dict[str, Any]) -> str:
     """Say what a tensor is.
 
@@ -258,7 +272,7 @@ def _tell(one: dict[str, Any]) -> None:
             ("refs", one["refs"]),
             ("created", one["created"]),
             ("by", one["authors"]),
-            ("signed by", [signer(key) for key in one["signatures"]]),
+            ("signed by", list(dict.fromkeys(signer(key) for key in one["signatures"]))),
             ("command", " ".join(one["command"] or []) or "packed from a folder, no training run was recorded"),
             ("parameters", one["parameters"]),
             ("seeds", one["seeds"]),
@@ -271,6 +285,7 @@ def _tell(one: dict[str, Any]) -> None:
             ("engine", [f"{tried['engine']}: {tried['reason']}" for tried in one["engines"]]),
             ("baseline", f"{one['baseline']['rows']} rows of the {one['baseline']['source']}"),
             ("signals", one["baseline"]["signals"]),
+            ("reproduced", [reproduced_words(said) for said in one["reproductions"][:SHOWN_MAX]]),
             ("golden", f"{one['golden']['rows']} rows, tolerance {one['golden']['tolerance']['absolute']:g}"),
             ("size", f"{one['size_bytes']:,} bytes in {len(one['files'])} files"),
         ]
