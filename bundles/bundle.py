@@ -15,6 +15,7 @@ from bundles.store import BundleStore
 
 Array = np.ndarray[Any, Any]
 MODEL_PREFIX = "model/"
+DATA_PREFIX = "data/"
 GOLDEN_PREFIX = "golden/"
 BASELINE = "baseline.json"
 RUN = "run/run.json"
@@ -93,7 +94,11 @@ def open_bundle(store: BundleStore, digest: str) -> Bundle:
         UnknownReference: it is not in the store.
         CorruptBundle: naming the file that is wrong.
     """
-    manifest = store.manifest(digest)
+    return assemble(store, digest, store.manifest(digest))
+
+
+def assemble(store: BundleStore, digest: str, manifest: Manifest) -> Bundle:
+    """Return the bundle of a manifest whose configuration is in the store. Raises CorruptBundle."""
     data = store.read(manifest.config)
     try:
         bundle = Bundle(digest, orjson.loads(data), manifest, store)

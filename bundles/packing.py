@@ -21,6 +21,7 @@ from bundles import environment, provenance, signing
 from bundles.baseline import Baseline, measure
 from bundles.bundle import (
     BASELINE,
+    DATA_PREFIX,
     LOCK,
     MODEL_PREFIX,
     PROVENANCE,
@@ -51,6 +52,7 @@ from bundles.store import OciStore
 
 Array = np.ndarray[Any, Any]
 FILES_MAX = 10_000
+MAIN = "main"
 LEFT_OUT = (FOLDER, "__pycache__", ".git", ".venv")
 
 
@@ -82,9 +84,12 @@ def pack(
     *,
     model: str | None = None,
     parents: Sequence[str] = (),
+    branch: str | None = None,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Packed:
-    """Pack a folder as the next version of a model.
+    """Pack a folder as the next version of a model, and move a branch there: `main`, if none is named.
+
+    What was the head of a branch that is named becomes a parent, unless parents are named.
 
     Raises:
         RecipeError: the folder is not as it must be.
@@ -95,10 +100,10 @@ def pack(
     name = model or recipe.model
     if name is None:
         raise RecipeError(f'{directory / "bundle.toml"}: has no model = "…"; give a name with --model')
-    check_name("model", name)
+    head = _head_ref(name, branch)
     home.make()
     store, refs, keys = home.store(), home.refs(), home.keys()
-    parent_digests = [refs.resolve(parent)[0] for parent in parents]
+    parent_digests = [refs.resolve(parent)[0] for parent in parents] or _head(refs, head, branch)
     run = _recorded(directory)
     people = run.get("who") or who(directory)
     created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -141,7 +146,7 @@ def pack(
     store.attach(digest, signing.sign(digest, name, provenance.PREDICATE_TYPE, predicate, signer))
     actor = author(people)
     version = refs.claim_version(name, digest, actor=actor, details={"created": created})
-    _move_head(refs, name, digest, actor, version)
+    _move_head(refs, head, digest, actor, version)
     return Packed(digest, name, version)
 
 
@@ -245,7 +250,13 @@ def _model_layers(store: OciStore, recipe: Recipe) -> list[Descriptor]:
 
 
 def _run_layers(store: OciStore, folder: Path, run: Mapping[str, Any]) -> list[Descriptor]:
+    data = [
+        (one["name"], folder / "data" / one["sha256"].removeprefix("sha256:"))
+        for one in run["data"]
+        if one["in_bundle"]
+    ]
     return [
+        *(store.add_blob(path, DATASET_TYPE, DATA_PREFIX + name) for name, path in data),
         store.add_blob(orjson.dumps(run, option=orjson.OPT_INDENT_2), DOCUMENT_TYPE, RUN),
         store.add_blob(folder / "source.tar", CODE_TYPE, SOURCE),
         store.add_blob(folder / "log.txt", DOCUMENT_TYPE, RUN_LOG),
@@ -309,14 +320,23 @@ def _metrics(directory: Path) -> dict[str, float]:
     return found
 
 
-def _move_head(refs: GitRefs, model: str, digest: str, actor: str, version: str) -> None:
-    """`refs/heads/<model>/main` follows what was packed last; who comes second moves it again."""
-    name = f"refs/heads/{model}/main"
+def _head_ref(model: str, branch: str | None) -> str:
+    return f"refs/heads/{check_name('model', model)}/{check_name('branch', branch or MAIN)}"
+
+
+def _head(refs: GitRefs, head: str, branch: str | None) -> list[str]:
+    """Return what a branch that was named leads to: what is packed now goes on from there."""
+    ref = None if branch is None else refs.get(head)
+    return [] if ref is None or ref.digest is None else [ref.digest]
+
+
+def _move_head(refs: GitRefs, head: str, digest: str, actor: str, version: str) -> None:
+    """A branch follows what was packed on it last; who comes second moves it again."""
     while True:
-        current = refs.get(name)
+        current = refs.get(head)
         expected = None if current is None else current.commit
         try:
-            refs.set(name, digest, expected=expected, actor=actor, reason=f"packed as version {version}")
+            refs.set(head, digest, expected=expected, actor=actor, reason=f"packed as version {version}")
         except RefConflict:
             continue
         return

@@ -96,7 +96,7 @@ class Recipe:
             RecipeError: naming the file, the array, what is there and what was expected.
         """
         path = self.directory / name
-        arrays = _arrays(path)
+        arrays = read_arrays(path)
         if len(arrays) == 1 and len(self.inputs) == 1:
             arrays = {self.inputs[0].name: next(iter(arrays.values()))}
         found = {}
@@ -288,8 +288,8 @@ def _check_files(path: Path, recipe: Recipe) -> None:
             raise RecipeError(f"{path}: {key} = {name!r}: no such file in {recipe.directory}")
 
 
-def _arrays(path: Path) -> dict[str, Array]:
-    """Read all arrays of a file; numpy tells one array from an archive of them by the content, not by the name."""
+def read_arrays(path: Path) -> dict[str, Array]:
+    """Read all arrays of a file; numpy tells one array from an archive of them by the content. Raises RecipeError."""
     if path.suffix not in (".npz", ".npy", ".safetensors"):
         raise RecipeError(f"{path}: expected a .npz, .npy or .safetensors file")
     try:

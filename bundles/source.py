@@ -39,8 +39,9 @@ GIT_SECONDS_MAX = 600
 def capture(directory: Path, archive: Path, leave_out: Sequence[Path]) -> dict[str, Any]:
     """Archive the code in and above `directory`, and return what it is.
 
-    The facts: `tree`, `commit`, `branch`, `dirty` and `remote` (None without git), `left_out` (untracked files that
-    are large or secret, with size and `why`), `archive` (its sha256) and `bytes`.
+    The facts: `directory` (the folder's place in what is archived), `tree`, `commit`, `branch`, `dirty` and `remote`
+    (None without git), `left_out` (untracked files that are large or secret, with size and `why`), `archive` (its
+    sha256) and `bytes`.
 
     Raises:
         RecordingError: there is too much of it, or a token in what is not committed.
@@ -51,9 +52,10 @@ def capture(directory: Path, archive: Path, leave_out: Sequence[Path]) -> dict[s
     if top is None:
         facts: dict[str, Any] = dict.fromkeys(("tree", "commit", "branch", "dirty", "remote"))
         _tar(_plain_files(directory, left_out), archive)
-        facts["left_out"] = []
+        facts |= {"left_out": [], "directory": "."}
     else:
         facts = _from_git(Path(top), left_out, archive)
+        facts["directory"] = directory.resolve().relative_to(Path(top).resolve()).as_posix()
     return facts | {"archive": sha256_file(archive), "bytes": archive.stat().st_size}
 
 

@@ -50,6 +50,11 @@ class Operations:
         self._opening = Lock()
 
     @property
+    def home(self) -> Home:
+        """The home."""
+        return self._home
+
+    @property
     def state(self) -> State:
         """The home's live state."""
         return self._state
@@ -80,9 +85,9 @@ class Operations:
             OperationError: unknown reference (404); rejected, or moved by somebody else (409); a bad value (422).
         """
         _check_canary(canary)
-        digest, model, version = self._resolve(reference)
-        name = _environment_ref(environment, model)
-        rejection = self._state.get(_rejection_key(environment, digest))
+        digest, model, version = self.resolve(reference)
+        name = environment_ref(environment, model)
+        rejection = self._state.get(rejection_key(environment, digest))
         if rejection is not None and not again:
             body = rejection.body
             raise OperationError(
@@ -109,7 +114,7 @@ class Operations:
         Raises:
             OperationError: it is not deployed (404); somebody else moved the ref first (409).
         """
-        name = _environment_ref(environment, model)
+        name = environment_ref(environment, model)
         before = self.refs.get(name)
         if before is None or before.digest is None:
             raise OperationError(f"{model} is not deployed in {environment}: nothing to withdraw", 404)
@@ -121,7 +126,7 @@ class Operations:
 
     def deployment(self, model: str, environment: str) -> dict[str, Any]:
         """Tell what is desired, what is, and in one sentence why they differ. Raises OperationError (404)."""
-        ref = self.refs.get(_environment_ref(environment, model))
+        ref = self.refs.get(environment_ref(environment, model))
         route = self._state.get(f"routes/{model}")
         if route is not None and route.body["environment"] != environment:
             route = None
@@ -178,7 +183,7 @@ class Operations:
             "time": now(),
         }
         self._state.commit(
-            Change(_rejection_key(environment, desired["digest"]), rejection),
+            Change(rejection_key(environment, desired["digest"]), rejection),
             audit(actor, "abort", model, reason, rejection),
         )
         effect = (
@@ -291,7 +296,7 @@ class Operations:
 
     def bundle(self, reference: str) -> dict[str, Any]:
         """Return all that is known of one bundle. Raises OperationError (404, 422)."""
-        digest, _model, _version = self._resolve(reference)
+        digest, _model, _version = self.resolve(reference)
         try:
             found = bundle_json(open_bundle(self._home.store(), digest), self._home, self.refs)
         except BundleError as error:
@@ -304,7 +309,7 @@ class Operations:
         Raises:
             OperationError: unknown reference (404, 422).
         """
-        digest, model, version = self._resolve(reference)
+        digest, model, version = self.resolve(reference)
         found = self._state.list(f"engines/{digest}/")
         entry = audit(actor, "forget-engines", model, reason, {"digest": digest, "version": version})
         self._state.commit(*(Change(one.key, None, one.revision) for one in found), entry)
@@ -336,7 +341,8 @@ class Operations:
             checkpoint.body if checkpoint else None,
         )
 
-    def _resolve(self, reference: str) -> tuple[str, str, str]:
+    def resolve(self, reference: str) -> tuple[str, str, str]:
+        """Return digest, model and version. Raises OperationError: unknown (404), without a version (422)."""
         try:
             digest, model, version = self.refs.resolve(reference)
         except UnknownReference as error:
@@ -347,7 +353,7 @@ class Operations:
 
     def _running_canary(self, model: str, environment: str, verb: str) -> tuple[dict[str, Any], Ref]:
         deployment = self.deployment(model, environment)
-        ref = self.refs.get(_environment_ref(environment, model))
+        ref = self.refs.get(environment_ref(environment, model))
         desired = deployment["desired"]
         if ref is None or desired is None or desired["canary"] is None or deployment["phase"] == "Aborted":
             raise OperationError(
@@ -365,14 +371,16 @@ class Operations:
             raise OperationError(str(error), 409) from error
 
 
-def _environment_ref(environment: str, model: str) -> str:
+def environment_ref(environment: str, model: str) -> str:
+    """Return the ref of a model in an environment. Raises OperationError (422)."""
     try:
         return f"refs/environments/{check_name('environment', environment)}/{check_name('model', model)}"
     except BundleError as error:
         raise OperationError(str(error), 422) from error
 
 
-def _rejection_key(environment: str, digest: str) -> str:
+def rejection_key(environment: str, digest: str) -> str:
+    """Return the document that says that a bundle was rejected in an environment."""
     return f"rejected/{environment}/{digest.removeprefix('sha256:')}"
 
 

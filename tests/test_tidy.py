@@ -275,7 +275,7 @@ def test_dependencies_are_those_that_are_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {_distribution(requirement) for requirement in project["dependencies"]}
     optional = project["optional-dependencies"]
-    names = ("torch", "onnxruntime", "openvino", "otel", "parquet", "jsonpath", "images", "demo")
+    names = ("torch", "onnxruntime", "openvino", "otel", "parquet", "jsonpath", "images", "remote", "demo")
     extras = {_distribution(one) for name in names for one in optional[name]}
     # Other distributions, which other libraries bring, have their packages in `google` too.
     by_import = {**packages_distributions(), "google": ["protobuf"]}

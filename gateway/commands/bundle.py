@@ -10,14 +10,23 @@ from bundles.garbage import collect
 from bundles.home import Home
 from bundles.loading import check_trust
 from bundles.packing import pack as pack_bundle
+from gateway.commands.bundle_export import export
+from gateway.commands.bundle_fork import fork
+from gateway.commands.bundle_import import import_
+from gateway.commands.bundle_pull import pull
+from gateway.commands.bundle_push import push
+from gateway.commands.bundle_sign import sign
 from gateway.commands.options import (
     NounGroup,
     actor,
+    branch_option,
     existing_home,
     home_option,
     operations,
     operator_options,
     output_option,
+    policed_home,
+    policy_option,
     progress,
     reason_option,
 )
@@ -29,13 +38,24 @@ def bundle() -> None:
     """Pack, list, show, verify and trust bundles; see how they run here, and clean up after them."""
 
 
+bundle.add_command(export)
+bundle.add_command(import_)
+bundle.add_command(pull)
+bundle.add_command(push)
+bundle.add_command(fork)
+bundle.add_command(sign)
+
+
 @bundle.command()
 @home_option
 @output_option
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--model", help="Name of the model.  [default: the one in bundle.toml]")
 @click.option("--parent", multiple=True, help="A bundle that this one was made from, such as signs@1.")
-def pack(home: Path, output: str, directory: Path, model: str | None, parent: tuple[str, ...]) -> None:
+@branch_option
+def pack(
+    home: Path, output: str, directory: Path, model: str | None, parent: tuple[str, ...], branch: str | None
+) -> None:
     """Pack a folder with a bundle.toml as the next version of a model, and sign it.
 
     \b
@@ -43,7 +63,7 @@ def pack(home: Path, output: str, directory: Path, model: str | None, parent: tu
       snowgate bundle pack ./model --model signs
       snowgate bundle pack ./model --model signs --parent signs@1 -o json
     """
-    packed = pack_bundle(Home(home), directory, model=model, parents=parent, say=progress)
+    packed = pack_bundle(Home(home), directory, model=model, parents=parent, branch=branch, say=progress)
     result = {"digest": packed.digest, "model": packed.model, "version": packed.version}
     show(result, output, name="digest", tell=lambda one: facts(list(one.items())))
 
@@ -129,20 +149,21 @@ def _time_of(size: str) -> Callable[[dict[str, Any]], Any]:
 @bundle.command()
 @home_option
 @output_option
+@policy_option
 @click.argument("reference")
-def verify(home: Path, output: str, reference: str) -> None:
+def verify(home: Path, output: str, policy_file: Path | None, reference: str) -> None:
     """Check every byte and the signature of a bundle; the path of what is wrong is named.
 
     \b
     Example:
       snowgate bundle verify signs@7
     """
-    opened = existing_home(home)
+    opened = policed_home(home, policy_file)
     digest, model, version = opened.refs().resolve(reference)
     store = opened.store()
     store.verify(digest)
-    signer = check_trust(store, digest, opened.keys())
-    result = {"digest": digest, "model": model, "version": version, "intact": True, "signed_by": signer}
+    trust = check_trust(store, digest, opened.policy())
+    result = {"digest": digest, "model": model, "version": version, "intact": True, "trust": trust}
     show(result, output, name="digest", tell=lambda one: facts(list(one.items())))
 
 
@@ -151,9 +172,9 @@ def verify(home: Path, output: str, reference: str) -> None:
 @output_option
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 def gc(home: Path, output: str, dry_run: bool) -> None:
-    """Remove what nothing refers to: environments that no bundle names, and what a gateway that was killed unpacked.
+    """Remove what nothing refers to: environments and files that no bundle names, and what a killed gateway unpacked.
 
-    Safe beside a running gateway. Environments of the last day are left.
+    Safe beside a running gateway, beside pack and pull. What is younger than a day is left. Bundles are never removed.
 
     \b
     Examples:
