@@ -11,6 +11,7 @@ from typing import Any
 
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "https://snowgate.dev/train/v1"
+DATA_FACTS = ("size", "rows", "columns", "role", "authority", "declared", "changed_during_run")
 PACK_TYPE = "https://snowgate.dev/pack/v1"
 ADOPT_TYPE = "https://snowgate.dev/adopt/v1"
 
@@ -39,7 +40,7 @@ def predicate(
         facts = {"dirty": code.get("dirty"), "archive_sha256": code.get("archive"), "authority": "observed"}
         dependencies.append(_resource("source", digest, facts, code.get("remote")))
     for one in run.get("data", []):
-        facts = {key: one.get(key) for key in ("size", "authority", "changed_during_run")}
+        facts = {key: one.get(key) for key in DATA_FACTS}
         dependencies.append(_resource(f"data/{one['name']}", _sha256(one["sha256"]), facts, one.get("path")))
     authority = "observed" if "environment" in seen else "declared"
     dependencies.append(_resource("env/pylock.toml", _sha256(lock_digest), {"authority": authority}))

@@ -29,7 +29,8 @@ from gateway.output import facts, show
     show_default=True,
     help="The folder that the command writes; it gets it as SNOWGATE_OUTPUT.",
 )
-@click.option("--data", multiple=True, type=click.Path(path_type=Path), help="A data file, if it can't be observed.")
+@click.option("--data", multiple=True, help="A file or folder of data, or train=PATH, holdout=PATH: declared.")
+@click.option("--strict", is_flag=True, help="Pack nothing when a data file was read that is not declared.")
 @click.option(
     "--data-in-bundle",
     type=click.IntRange(min=0),
@@ -55,7 +56,8 @@ def train(
     output: str,
     model: str | None,
     into: Path,
-    data: tuple[Path, ...],
+    data: tuple[str, ...],
+    strict: bool,
     data_in_bundle: int,
     keep_data: bool,
     parameter: tuple[str, ...],
@@ -89,6 +91,7 @@ def train(
         parameters=parameters,
         wheels=wheels,
         carried_bytes_max=data_in_bundle,
+        strict=strict,
         say=progress,
     )
     seen = ", ".join(f"{one['name']} ({one['authority']})" for one in run["data"]) or "none seen"
