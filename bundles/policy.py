@@ -63,6 +63,8 @@ class Policy:
     keys: tuple[PolicyKey, ...]
     environments: Mapping[str, Demands] | None = None
     place: str = "this home"
+    types: tuple[str, ...] = ()
+    """Of which a model in the skops format may be made, beside those that are known to be harmless."""
 
     @property
     def digest(self) -> str:
@@ -78,7 +80,7 @@ class Policy:
             for one in self.keys
         ]
         asked = None if self.environments is None else {name: asdict(one) for name, one in self.environments.items()}
-        return sha256_bytes(canonical_json({"keys": keys, "environments": asked}))
+        return sha256_bytes(canonical_json({"keys": keys, "environments": asked, "types": sorted(self.types)}))
 
     def public_keys(self) -> list[SSlibKey]:
         """Return the keys of all, the expired ones too: what they signed is read, and then said not to count."""

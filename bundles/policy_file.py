@@ -61,11 +61,13 @@ class PolicyDocument(Table):
     environments: dict[Name, EnvironmentTable] = Field(
         default={}, description="Environments by name; one that is not named lets nothing in."
     )
+    types: list[str] = Field(default=[], description="Types of which a model in the skops format may be made.")
 
 
 def home_policy(keys: Keys) -> Policy:
     """Return what holds without a file. Raises BundleError: a key can't be read."""
-    return Policy(tuple(PolicyKey(name, key) for name, key in keys.named().items()))
+    named = tuple(PolicyKey(name, key) for name, key in keys.named().items())
+    return Policy(named, types=tuple(keys.trusted_types()))
 
 
 def read_policy(path: Path) -> Policy:
@@ -91,7 +93,7 @@ def read_policy(path: Path) -> Policy:
     )
     _check_once(path, keys)
     environments = {name: Demands(**one.model_dump()) for name, one in document.environments.items()}
-    return Policy(keys, environments, str(path))
+    return Policy(keys, environments, str(path), tuple(document.types))
 
 
 def schema() -> dict[str, Any]:

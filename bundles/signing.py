@@ -33,6 +33,7 @@ from bundles.errors import BundleError, HomeError, UntrustedBundle
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 TRUST_HINT = "; if you trust the signer: snowgate bundle trust KEY.pub"
 STATEMENT = "https://in-toto.io/Statement/v1"
+TYPES = "types.txt"
 
 
 class Keys:
@@ -73,6 +74,23 @@ class Keys:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{key.keyid[:16]}.pub").write_bytes(path.read_bytes())
         return key.keyid
+
+    def trust_type(self, name: str) -> None:
+        """Let models be made of a type from now on, such as `sklearn.tree._tree.Tree`. Raises BundleError."""
+        if not all(part.isidentifier() for part in name.split(".")) or "." not in name:
+            msg = f"type {name!r}: expected a module and a name in it, such as sklearn.tree._tree.Tree"
+            raise BundleError(msg)
+        folder = self._path / "trusted"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / TYPES).open("a+") as file:
+            file.seek(0)
+            if name not in file.read().split():
+                file.write(f"{name}\n")
+
+    def trusted_types(self) -> list[str]:
+        """Return the types of which models may be made here, beside those that a loader knows to be harmless."""
+        path = self._path / "trusted" / TYPES
+        return path.read_text().split() if path.exists() else []
 
     def public_pem(self) -> bytes:
         """Return the home's own public key, for others to trust."""

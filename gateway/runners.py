@@ -72,7 +72,9 @@ class ReplicaSet:
         home = self._runners.home
         try:
             await asyncio.to_thread(self._runners.gate.check, self.digest)
-            self.bundle = await asyncio.to_thread(unpack, home.store(), self.digest, self.directory)
+            self.bundle = await asyncio.to_thread(
+                lambda: unpack(home.store(), self.digest, self.directory, home.policy().types)
+            )
             settings = self._runners.settings.runner_of(self.bundle.model)
             python = await asyncio.to_thread(self._python, self.bundle, settings, asyncio.get_running_loop())
             # Before the first start: all replicas then run the bundle alike. The other engines are for processors.

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from bundles.bundle import open_bundle
 from bundles.garbage import collect
 from bundles.home import Home
 from bundles.loading import check_trust
@@ -163,7 +164,14 @@ def verify(home: Path, output: str, policy_file: Path | None, reference: str) ->
     store = opened.store()
     store.verify(digest)
     trust = check_trust(store, digest, opened.policy())
-    result = {"digest": digest, "model": model, "version": version, "intact": True, "trust": trust}
+    result = {
+        "digest": digest,
+        "model": model,
+        "version": version,
+        "intact": True,
+        "trust": trust,
+        "executable": open_bundle(store, digest).executable,
+    }
     show(result, output, name="digest", tell=lambda one: facts(list(one.items())))
 
 
@@ -195,16 +203,25 @@ def gc(home: Path, output: str, dry_run: bool) -> None:
 @bundle.command()
 @home_option
 @output_option
-@click.argument("key", type=click.Path(path_type=Path, exists=True))
-def trust(home: Path, output: str, key: Path) -> None:
+@click.option("--type", "types", multiple=True, help="A type of which a scikit-learn model may be made; repeatable.")
+@click.argument("key", type=click.Path(path_type=Path, exists=True), required=False)
+def trust(home: Path, output: str, types: tuple[str, ...], key: Path | None) -> None:
     """Trust a signer: bundles that carry the signature of this public key (PEM) may run here.
 
+    With --type: models in the skops format may be made of these types too, whoever signed them must be trusted besides.
+
     \b
-    Example:
+    Examples:
       snowgate bundle trust colleague.pub
+      snowgate bundle trust --type sklearn.tree._tree.Tree
     """
-    result = {"key": Home(home).make().keys().trust(key), "trusted": True}
-    show(result, output, name="key", tell=lambda one: facts(list(one.items())))
+    if key is None and not types:
+        raise click.UsageError("Give a public key, or types with --type.")
+    keys = Home(home).make().keys()
+    for one in types:
+        keys.trust_type(one)
+    result = {"key": None if key is None else keys.trust(key), "types": keys.trusted_types(), "trusted": True}
+    show(result, output, name="key" if key is not None else "types", tell=lambda one: facts(list(one.items())))
 
 
 def signer(signature: dict[str, Any]) -> str:
@@ -245,7 +262,8 @@ def _tell(one: dict[str, Any]) -> None:
             ("parents", one["parents"]),
             ("code", code_words(one["code"])),
             ("environment", f"Python {environment['python']}, {environment['packages']} packages, in env/pylock.toml"),
-            ("loader", f"{one['loader']}   {one['entrypoint']}"),
+            ("loader", f"{one['loader']}   {one['entrypoint'] or one['weights']}"),
+            ("executes", [name for kind in one["executable"].values() for name in kind] or "nothing: it is data alone"),
             ("engine", [f"{tried['engine']}: {tried['reason']}" for tried in one["engines"]]),
             ("baseline", f"{one['baseline']['rows']} rows of the {one['baseline']['source']}"),
             ("signals", one["baseline"]["signals"]),
