@@ -5,6 +5,7 @@ BundleError
 ├── CorruptBundle     a file is missing or is not what its digest says; `path` names it
 ├── UntrustedBundle   nobody whom this home trusts has signed it
 ├── MergeConflict     both sides changed the same; `conflicts` names what
+├── AdapterError     a model of another tool is not as it must be, or would run code here
 ├── PolicyError       policy.toml is not as it must be
 ├── UnknownReference  no such model, version, ref or digest
 ├── RefConflict       somebody else moved the ref first
@@ -43,6 +44,10 @@ class MergeConflict(BundleError):
     def __init__(self, conflicts: list[str]) -> None:
         super().__init__(f"{len(conflicts)} conflicts: {'; '.join(conflicts)}; change one side, or train on it by hand")
         self.conflicts = conflicts
+
+
+class AdapterError(BundleError):
+    """A model of another tool is not as it must be, or would run code here."""
 
 
 class PolicyError(BundleError):

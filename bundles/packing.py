@@ -87,11 +87,13 @@ def pack(
     model: str | None = None,
     parents: Sequence[str] = (),
     branch: str | None = None,
+    origin: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Packed:
     """Pack a folder as the next version of a model, and move a branch there: `main`, if none is named.
 
-    What was the head of a branch that is named becomes a parent, unless parents are named.
+    What was the head of a branch that is named becomes a parent, unless parents are named. `origin` is what another
+    tool says about the model, when it was adopted (`bundles.adapters`).
 
     Raises:
         RecipeError: the folder is not as it must be.
@@ -135,6 +137,7 @@ def pack(
         author=actor,
         created=created,
         builder=f"snowgate:key:{signer.public_key.keyid}",
+        origin=origin,
     )
     layers = [
         *model_layers,

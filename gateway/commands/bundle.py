@@ -11,8 +11,10 @@ from bundles.garbage import collect
 from bundles.home import Home
 from bundles.loading import check_trust
 from bundles.packing import pack as pack_bundle
+from gateway.commands.bundle_adopt import adopt
 from gateway.commands.bundle_export import export
 from gateway.commands.bundle_fork import fork
+from gateway.commands.bundle_hand import hand
 from gateway.commands.bundle_import import import_
 from gateway.commands.bundle_pull import pull
 from gateway.commands.bundle_push import push
@@ -39,7 +41,9 @@ def bundle() -> None:
     """Pack, list, show, verify and trust bundles; see how they run here, and clean up after them."""
 
 
+bundle.add_command(adopt)
 bundle.add_command(export)
+bundle.add_command(hand)
 bundle.add_command(import_)
 bundle.add_command(pull)
 bundle.add_command(push)
