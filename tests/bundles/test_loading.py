@@ -40,8 +40,11 @@ def blobs(home: Home, digest: str) -> Iterator[tuple[str, str]]:
     manifest = home.store().manifest(digest)
     yield "manifest", digest
     yield "config.json", manifest.config.digest
+    seen = set()
     for path, descriptor in manifest.files().items():
-        yield path, descriptor.digest
+        if descriptor.digest not in seen:  # A file that was read and packed is one blob of two paths.
+            yield path, descriptor.digest
+        seen.add(descriptor.digest)
     for entry in json.loads((home.path / "bundles" / "index.json").read_text())["manifests"]:
         if entry.get("annotations"):
             yield "attestation manifest", entry["digest"]
