@@ -175,7 +175,8 @@ def _replace(folder: Path, archive: bytes) -> None:
     _git(folder, "rm", "-r", "--quiet", "--ignore-unmatch", ".")
     try:
         with tarfile.open(fileobj=BytesIO(archive)) as tar:
-            tar.extractall(folder, filter="data")
+            # Where git was not told to ignore them, they are in the archive, and differ without a meaning.
+            tar.extractall(folder, [one for one in tar if "__pycache__" not in one.name.split("/")], filter="data")
     except (tarfile.TarError, OSError) as error:
         msg = f"code/source.tar: can't be unpacked: {error}"
         raise RecordingError(msg) from error

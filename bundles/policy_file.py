@@ -84,6 +84,8 @@ def read_policy(path: Path) -> Policy:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise PolicyError(f"{path}: {place}: no key of a policy; `snowgate policy schema` lists all") from None
         raise PolicyError(f"{path}: {place} = {first['input']!r}: {first['msg']}") from None
     keys = tuple(
         PolicyKey(name, _key(path, name, one.key), frozenset(one.roles), frozenset(one.executes), one.expires)

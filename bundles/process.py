@@ -79,7 +79,7 @@ def describe(directory: Path, python: str = sys.executable) -> dict[str, Any]:
             timeout=PREDICT_SECONDS,
             check=False,
         )
-    return _answer(done.stdout, done.stderr or _ended(done.returncode))
+    return _answer(done.stdout, done.stderr if done.stdout else done.stderr + _ended(done.returncode))
 
 
 def _ended(status: int) -> bytes:

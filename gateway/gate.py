@@ -56,10 +56,10 @@ def replaced(refs: GitRefs, environment: str, model: str, digest: str) -> str | 
     For one that is desired, or was, that is what the ref named before somebody moved it there last.
     """
     history = refs.history(f"refs/environments/{environment}/{model}", HISTORY_MAX)
-    for position, ref in enumerate(history):
-        if ref.digest == digest and not ref.details.get(MOVED_BACK):
-            older = history[position + 1 :]
-            return next((one.digest for one in older if one.digest != digest), None)
+    befores = [*(one.digest for one in history[1:]), None]
+    for ref, before in zip(history, befores, strict=False):
+        if ref.digest == digest != before and not ref.details.get(MOVED_BACK):
+            return before
     return history[0].digest if history else None
 
 

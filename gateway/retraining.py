@@ -10,14 +10,16 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from bundles.bundle import MODEL_PREFIX, SOURCE, Bundle, open_bundle
+from bundles.data import carried
+from bundles.digest import sha256_bytes
 from bundles.errors import BundleError
+from bundles.home import Home
 from bundles.merging import Inputs, common_ancestor, merge_code, merge_inputs
 from gateway.operations import OperationError
 from gateway.proposals import Proposals
@@ -50,7 +52,7 @@ def retrain(proposals: Proposals, id: str, *, actor: str, say: Callable[[str], N
         with tempfile.TemporaryDirectory(prefix="snowgate-merge-") as folder:
             place = Path(folder)
             merge_code(place, *(side.file(SOURCE) for side in sides))
-            _lay_out(place, sides, inputs, say)
+            _lay_out(proposals.home, place, sides, inputs, say)
             say(f"merged; training: {' '.join(inputs.command)}")
             _train(proposals, place, sides[1], inputs, shown["branch"], [head, base])
     except BundleError as error:
@@ -68,23 +70,27 @@ def _recorded(bundle: Bundle) -> Bundle:
     return bundle
 
 
-def _lay_out(place: Path, sides: Sequence[Bundle], inputs: Inputs, say: Callable[[str], None]) -> None:
+def _lay_out(home: Home, place: Path, sides: Sequence[Bundle], inputs: Inputs, say: Callable[[str], None]) -> None:
     """Put the data where the run reads it, and the recipe into the output folder, if the code brings none."""
     run = sides[1].run()
     folder = (place / run["code"].get("directory", ".")).resolve()
     archived = {digest: data for side in sides for digest, data in _archived(side).items()}
-    lost = []
+    lost, placed = [], []
     for where, one in inputs.data.items():
         target = (folder / where).resolve()
-        data = archived.get(one["sha256"]) or _still_there(one)
+        data = archived.get(one["sha256"]) or _bytes_of(home, sides, one)
         if data is None:
             lost.append(f"{where} ({one['sha256'][:19]}, was at {one['path']})")
         elif target.is_relative_to(place.resolve()):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
+            placed.append(f"/{target.relative_to(place.resolve())}")
             say(f"data: {where}")
     if lost:
-        raise OperationError(f"data lost: {', '.join(lost)}; bring the files back to where they were", 409)
+        what = ", ".join(lost)
+        raise OperationError(f"data lost: {what}; snowgate data fetch REF --from PLACE brings back a copy", 409)
+    # What was no part of the code before is none now.
+    (place / ".git" / "info" / "exclude").write_text("".join(f"{name}\n" for name in placed))
     recipe = folder / run.get("output", "model") / RECIPE
     if not recipe.exists():
         recipe.parent.mkdir(parents=True, exist_ok=True)
@@ -95,16 +101,20 @@ def _archived(bundle: Bundle) -> dict[str, bytes]:
     """Return the files of the source archive by their digests: small data often lies beside the code."""
     with tarfile.open(fileobj=BytesIO(bundle.file(SOURCE))) as tar:
         files = [opened.read() for member in tar if (opened := tar.extractfile(member)) is not None]
-    return {f"sha256:{sha256(data).hexdigest()}": data for data in files}
+    return {sha256_bytes(data): data for data in files}
 
 
-def _still_there(one: Mapping[str, Any]) -> bytes | None:
-    """Return a file's bytes where they are still what they were."""
+def _bytes_of(home: Home, sides: Sequence[Bundle], one: Mapping[str, Any]) -> bytes | None:
+    """Return a file's bytes out of a bundle, from the home's copy, or from where they are still what they were."""
+    found = next((data for side in sides if (data := carried(side, one)) is not None), None)
+    if found is not None:
+        return found
+    copy = home.data().find(one["sha256"])
     try:
-        data = Path(unquote(urlsplit(one["path"]).path)).read_bytes()
+        data = (copy or Path(unquote(urlsplit(one["path"]).path))).read_bytes()
     except OSError:
         return None
-    return data if f"sha256:{sha256(data).hexdigest()}" == one["sha256"] else None
+    return data if sha256_bytes(data) == one["sha256"] else None
 
 
 def _train(

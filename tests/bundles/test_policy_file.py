@@ -64,7 +64,7 @@ def test_a_policy_is_read(written: Path, tmp_path: Path) -> None:
         ('[keys.ana]\nkey = "ana.pub"\nroles = ["king"]', "keys.ana.roles.0 = 'king'"),
         ('[keys.ana]\nkey = "ana.pub"\nexpires = "soon"', "keys.ana.expires"),
         ('[keys.ana]\nkey = "ana.pub"\n[keys.twin]\nkey = "ana.pub"', "keys.ana and keys.twin are the same key"),
-        ("[environments.production]\naproved = 1", "environments.production.aproved"),
+        ("[environments.production]\naproved = 1", "environments.production.aproved: no key of a policy"),
         ("[environments.production]\napproved = -1", "greater than or equal to 0"),
         ('[environments.production]\nreproduced = "nearly"', "environments.production.reproduced"),
         ('[environments."a/b"]', "environments.a/b"),
