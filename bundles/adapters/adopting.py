@@ -20,6 +20,7 @@ from bundles.formats import FORMATS
 from bundles.home import Home
 from bundles.packing import Packed, pack
 from bundles.recipe import FILE
+from bundles.recording import SECRET
 
 DATA_LOADER = "onnx"
 """Of this loader nothing runs but what its files are."""
@@ -127,4 +128,12 @@ def _parents(home: Home, found: Found) -> list[str]:
 
 
 def _origin(found: Found) -> dict[str, Any]:
-    return {"uri": found.uri, "facts": {**found.facts, **({"bundle": found.bundle} if found.bundle else {})}}
+    facts = {**found.facts, **({"bundle": found.bundle} if found.bundle else {})}
+    return {"uri": found.uri, "facts": _without_secrets(facts)}
+
+
+def _without_secrets(value: Any) -> Any:
+    """Leave out what is named as secrets are: a bundle travels, and what it says stays."""
+    if isinstance(value, dict):
+        return {name: _without_secrets(one) for name, one in value.items() if not SECRET.search(str(name))}
+    return [_without_secrets(one) for one in value] if isinstance(value, list) else value

@@ -62,6 +62,7 @@ def test_what_goes_to_bentoml_comes_back_with_the_same_weights(home: Home, recip
     assert back.config["parents"] == [first.digest]
     weights = "model/model.ubj"
     assert back.manifest.files()[weights].digest == bundle.manifest.files()[weights].digest
+    assert not any(path.startswith("model/bundle/") for path in back.manifest.files())
     with pytest.raises(AdapterError, match="give another version"):
         bentoml.hand(bundle, "snow:7", tmp_path / "bento")
 
