@@ -7,6 +7,7 @@ import numpy as np
 import orjson
 
 from bundles.baseline import Baseline
+from bundles.content import Kind, executable
 from bundles.errors import CorruptBundle, RecipeError
 from bundles.manifest import Manifest
 from bundles.runner import golden
@@ -15,6 +16,7 @@ from bundles.store import BundleStore
 
 Array = np.ndarray[Any, Any]
 MODEL_PREFIX = "model/"
+DATA_PREFIX = "data/"
 GOLDEN_PREFIX = "golden/"
 BASELINE = "baseline.json"
 RUN = "run/run.json"
@@ -55,6 +57,13 @@ class Bundle:
         return is_batched(self.inputs)
 
     @property
+    def executable(self) -> dict[Kind, list[str]]:
+        """What of it is executed when it is loaded, as we see it; `{}` when it is data alone."""
+        files = self.manifest.files()
+        model = [path for path in files if path.startswith(MODEL_PREFIX)]
+        return executable(self.config, model, own_environment=SERVING_LOCK in files)
+
+    @property
     def serving_lock(self) -> str | None:
         """The lock of the environment that it was packed in and is served in, when that is one of its own."""
         return self.file(SERVING_LOCK).decode() if SERVING_LOCK in self.manifest.files() else None
@@ -93,7 +102,11 @@ def open_bundle(store: BundleStore, digest: str) -> Bundle:
         UnknownReference: it is not in the store.
         CorruptBundle: naming the file that is wrong.
     """
-    manifest = store.manifest(digest)
+    return assemble(store, digest, store.manifest(digest))
+
+
+def assemble(store: BundleStore, digest: str, manifest: Manifest) -> Bundle:
+    """Return the bundle of a manifest whose configuration is in the store. Raises CorruptBundle."""
     data = store.read(manifest.config)
     try:
         bundle = Bundle(digest, orjson.loads(data), manifest, store)
@@ -109,6 +122,14 @@ def _check(bundle: Bundle) -> None:
     names = [spec.name for spec in (*bundle.inputs, *bundle.outputs)]
     if not all(isinstance(name, str) for name in (*names, bundle.config["model"], bundle.config["loader"])):
         msg = "names must be text"
+        raise TypeError(msg)
+    weights = bundle.config.get("weights")
+    if weights is not None and f"{MODEL_PREFIX}{weights}" not in bundle.manifest.files():
+        msg = f"weights {weights!r} is none of its files"
+        raise TypeError(msg)
+    most = bundle.config.get("max_batch_size", 1)
+    if type(most) is not int or most < 1:
+        msg = f"max_batch_size {most!r}, expected a whole number above 0"
         raise TypeError(msg)
 
 
@@ -126,6 +147,8 @@ def describe(bundle: Bundle, version: str | None, refs: list[str], signatures: l
         "size_bytes": bundle.manifest.size(),
         "loader": config["loader"],
         "entrypoint": config["entrypoint"],
+        "weights": config["weights"],
+        "executable": bundle.executable,
         "inputs": config["inputs"],
         "outputs": config["outputs"],
         "max_batch_size": config["max_batch_size"],

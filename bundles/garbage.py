@@ -1,8 +1,12 @@
-"""What lies in a home and nothing refers to: environments of bundles that are gone, and what a dead gateway unpacked.
+"""What lies in a home and nothing refers to.
 
-Safe beside a running gateway and beside those who pack: an environment is removed under its lock, and only if no bundle
-in the store names it then; what is younger than a day stays, because a bundle may just be made with it; what a gateway
-unpacks is its own as long as it lives.
+These are environments of bundles that are gone, what a dead gateway unpacked, and blobs that no manifest names, which a
+crashed pack or pull has left. A bundle in the store is never garbage, whether a ref names it or not: the prediction log
+may lead back to it.
+
+Safe beside a running gateway and beside those who pack and pull: an environment is removed under its lock, and only if
+no bundle in the store names it then; so are blobs; what is younger than a day stays, because a bundle may just be made
+with it; what a gateway unpacks is its own as long as it lives.
 """
 
 import os
@@ -18,7 +22,7 @@ from bundles.home import Home
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """A folder that nothing refers to."""
+    """A folder or file that nothing refers to: `environment`, `unpacked` or `blob`."""
 
     path: Path
     kind: str
@@ -36,6 +40,8 @@ def collect(home: Home, *, remove: bool) -> Iterator[Garbage]:
         found = Garbage(path, "environment", _size(path))
         if not remove or environments.remove(path, lambda: _locks(home)):
             yield found
+    for path, size in home.store().sweep(remove=remove):
+        yield Garbage(path, "blob", size)
     try:
         lock = home.lock()
     except HomeError:

@@ -30,11 +30,15 @@ DOCUMENT_TYPE = "application/vnd.cncf.model.doc.v1.raw"
 CODE_TYPE = "application/vnd.cncf.model.code.v1.raw"
 DATASET_TYPE = "application/vnd.cncf.model.dataset.v1.raw"
 
+LAYER_TYPES = frozenset({WEIGHT_TYPE, WEIGHT_CONFIG_TYPE, DOCUMENT_TYPE, CODE_TYPE, DATASET_TYPE})
+
 PATH_ANNOTATION = "org.cncf.model.filepath"
 
 # A manifest is read whole into memory before anything is known about it. A layer takes about 250 bytes, so 4 MiB hold
 # some 16,000 files.
 MANIFEST_BYTES_MAX = 4 * 1024 * 1024
+# A configuration holds a model's tensors and parameters.
+CONFIG_BYTES_MAX = 1024 * 1024
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _WEIGHT_SUFFIXES = frozenset(
@@ -120,17 +124,29 @@ _decode = msgspec.json.Decoder(_ManifestWire).decode
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """Return the manifest in `data`; raise CorruptBundle when it is not one or names a path that could do harm."""
+    """Return the manifest in `data`; raise CorruptBundle when it is not one or names a path that could do harm.
+
+    The bytes must be the canonical ones: what is in them beyond what we read would be in the identity, and seen by
+    nobody.
+    """
     try:
         wire = _decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise CorruptBundle("manifest", f"is not a bundle's manifest ({error})") from error
     if wire.artifact_type != ARTIFACT_TYPE:
         raise CorruptBundle("manifest", f"has the artifact type {wire.artifact_type!r}, expected {ARTIFACT_TYPE!r}")
     layers = tuple(_parse_layer(layer) for layer in wire.layers)
     _check_collisions([layer.path for layer in layers if layer.path is not None])
-    config = Descriptor(wire.config.media_type, _check_digest(wire.config.digest), _check_size(wire.config))
-    return Manifest(config, layers, tuple(sorted(wire.annotations.items())))
+    config = _parse_config(wire.config)
+    _check_sizes((config, *layers))
+    manifest = Manifest(config, layers, tuple(sorted(wire.annotations.items())))
+    try:
+        canonical = manifest.to_bytes()
+    except ValueError as error:
+        raise CorruptBundle("manifest", f"has no canonical form ({error})") from error
+    if canonical != data:
+        raise CorruptBundle("manifest", "is not in canonical form, or has fields that a bundle's manifest has not")
+    return manifest
 
 
 def check_path(path: str) -> str:
@@ -166,10 +182,21 @@ def is_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text) is not None
 
 
+def _parse_config(wire: _Wire) -> Descriptor:
+    if wire.media_type != CONFIG_TYPE:
+        raise CorruptBundle("manifest", f"has a config of the type {wire.media_type[:100]!r}, expected {CONFIG_TYPE!r}")
+    if wire.size > CONFIG_BYTES_MAX:
+        raise CorruptBundle("manifest", f"has a config of {wire.size} bytes, expected at most {CONFIG_BYTES_MAX}")
+    return Descriptor(wire.media_type, _check_digest(wire.digest), _check_size(wire))
+
+
 def _parse_layer(wire: _Wire) -> Descriptor:
     path = wire.annotations.get(PATH_ANNOTATION)
     if path is None:
         raise CorruptBundle("manifest", f"has a layer {wire.digest} without the annotation {PATH_ANNOTATION}")
+    if wire.media_type not in LAYER_TYPES:
+        known = ", ".join(sorted(LAYER_TYPES))
+        raise CorruptBundle(repr(path), f"has the media type {wire.media_type[:100]!r}, expected one of {known}")
     return Descriptor(wire.media_type, _check_digest(wire.digest), _check_size(wire), check_path(path))
 
 
@@ -184,6 +211,15 @@ def _check_size(wire: _Wire) -> int:
     if wire.size < 0:
         raise CorruptBundle("manifest", f"gives {wire.digest} the size {wire.size}, expected 0 or more bytes")
     return wire.size
+
+
+def _check_sizes(descriptors: tuple[Descriptor, ...]) -> None:
+    """Refuse a blob that is said to have two sizes: at most one of them is true."""
+    sizes: dict[str, int] = {}
+    for one in descriptors:
+        if sizes.setdefault(one.digest, one.size) != one.size:
+            said = f"{sizes[one.digest]} and {one.size}"
+            raise CorruptBundle("manifest", f"gives {one.digest} two sizes, {said} bytes")
 
 
 def _check_collisions(paths: list[str]) -> None:

@@ -29,6 +29,7 @@ from typing import Any
 from uuid import uuid4
 
 from bundles import environment
+from bundles.data import CARRIED_FILE_BYTES_MAX, carry
 from bundles.digest import sha256_file
 from bundles.errors import CommandFailed, RecordingError
 from bundles.observer.sitecustomize import VARIABLE as OBSERVED_VARIABLE
@@ -81,9 +82,12 @@ def record(
     output: Path,
     data: Sequence[Path] = (),
     parameters: Mapping[str, str] | None = None,
+    carried_bytes_max: int = CARRIED_FILE_BYTES_MAX,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Run a training command in the current folder and record it into `output/.snowgate`.
+
+    Data files of up to `carried_bytes_max` bytes are copied there too, for the bundle to carry.
 
     Returns the facts, as in `run/run.json`.
 
@@ -114,12 +118,13 @@ def record(
     else:
         text, summary = environment.lock(observed.path, observed.interpreter)
     (folder / "pylock.toml").write_text(text)
-    from_options = _options(command)
+    from_options = options_of(command)
     run = {
         "schema": 1,
         "id": str(uuid4()),
         "command": list(command),
         "folder": directory.name,
+        "output": os.path.relpath(output.resolve(), directory),
         "started": started,
         "finished": _now(),
         "seconds": round(seconds, 3),
@@ -130,7 +135,7 @@ def record(
         "environment": summary,
         "hardware": environment.hardware(),
         "code": code,
-        "data": _data(data, observed, output, directory),
+        "data": carry(_data(data, observed, output, directory), folder, carried_bytes_max),
         "outputs": _outputs(output),
         "log": sha256_file(folder / "log.txt"),
         "who": who(directory),
@@ -239,12 +244,15 @@ def _data(declared: Sequence[Path], observed: Observed | None, output: Path, dir
             now = path.stat()
             changed = {} if (now.st_size, now.st_mtime_ns) == state else {"changed_during_run": True}
             found[path] = {"authority": "observed", **changed}
+    named = {path.resolve() for path in declared}
     return [
         {
             "name": str(path.relative_to(directory)) if path.is_relative_to(directory) else path.name,
+            "place": os.path.relpath(path, directory),
             "path": path.as_uri(),
             "sha256": sha256_file(path),
             "size": path.stat().st_size,
+            "declared": path in named,
             **facts,
         }
         for path, facts in sorted(found.items())
@@ -260,8 +268,8 @@ def _outputs(output: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _options(command: Sequence[str]) -> dict[str, str]:
-    """Read `--name value` and `--name=value` off a command line."""
+def options_of(command: Sequence[str]) -> dict[str, str]:
+    """Read `--name value` and `--name=value` off a command line; an option without a value is `true`."""
     found: dict[str, str] = {}
     for position, word in enumerate(command):
         if not word.startswith("--") or len(word) < 3:
@@ -274,7 +282,7 @@ def _options(command: Sequence[str]) -> dict[str, str]:
 
 def _refuse_secrets(command: Sequence[str], parameters: Mapping[str, str]) -> None:
     assigned = (word.partition("=") for word in command if not word.startswith("-"))  # env API_KEY=… python …
-    given = _options(command) | {name: value for name, equals, value in assigned if equals} | dict(parameters)
+    given = options_of(command) | {name: value for name, equals, value in assigned if equals} | dict(parameters)
     for name, value in given.items():
         if SECRET.search(name) and len(value) >= SECRET_CHARACTERS_MIN:
             msg = f"{name}: looks like a secret, and the command line is recorded; give it by the environment"

@@ -34,8 +34,8 @@ ENVIRONMENT_MARK = "pyvenv.cfg"
 def capture(directory: Path, archive: Path, leave_out: Sequence[Path]) -> dict[str, Any]:
     """Archive the code in and above `directory`, and return what it is.
 
-    The facts: `tree`, `commit`, `branch`, `dirty` and `remote` (None without git), `left_out` (large untracked files,
-    with their sizes), `archive` (its sha256) and `bytes`.
+    The facts: `directory` (the folder's place in what is archived), `tree`, `commit`, `branch`, `dirty` and `remote`
+    (None without git), `left_out` (large untracked files, with their sizes), `archive` (its sha256) and `bytes`.
 
     Raises:
         RecordingError: there is too much of it.
@@ -46,9 +46,10 @@ def capture(directory: Path, archive: Path, leave_out: Sequence[Path]) -> dict[s
     if top is None:
         facts: dict[str, Any] = dict.fromkeys(("tree", "commit", "branch", "dirty", "remote"))
         data = _tar(_plain_files(directory, left_out), directory)
-        facts["left_out"] = []
+        facts |= {"left_out": [], "directory": "."}
     else:
         facts, data = _from_git(Path(top), left_out)
+        facts["directory"] = directory.resolve().relative_to(Path(top).resolve()).as_posix()
     archive.write_bytes(data)
     return facts | {"archive": sha256_bytes(data), "bytes": len(data)}
 

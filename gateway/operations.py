@@ -15,11 +15,12 @@ from bundles.errors import BundleError, RefConflict, UnknownReference
 from bundles.home import Home
 from bundles.refs import GitRefs, Ref, check_name
 from gateway.audit import audit, now
+from gateway.chain import chain
 from gateway.deployment import deployment_json, rollout_json
 from gateway.incidents import EFFECTS, RUNNER_EFFECT, VERDICTS, Incidents
 from gateway.labels import LABELS_MAX, Labels
 from gateway.overview import overview_json
-from gateway.prediction import bundle_json, chain, record_json, ref_words, rows_json
+from gateway.prediction import bundle_json, record_json, ref_words, rows_json
 from gateway.settings import REPLICAS_MAX
 from gateway.traffic import Traffic
 from monitors.log.errors import LogError
@@ -47,6 +48,11 @@ class Operations:
         self.labels = Labels(home)
         self._opened: GitRefs | None = None
         self._opening = Lock()
+
+    @property
+    def home(self) -> Home:
+        """The home."""
+        return self._home
 
     @property
     def state(self) -> State:
@@ -79,9 +85,9 @@ class Operations:
             OperationError: unknown reference (404); rejected, or moved by somebody else (409); a bad value (422).
         """
         _check_canary(canary)
-        digest, model, version = self._resolve(reference)
-        name = _environment_ref(environment, model)
-        rejection = self._state.get(_rejection_key(environment, digest))
+        digest, model, version = self.resolve(reference)
+        name = environment_ref(environment, model)
+        rejection = self._state.get(rejection_key(environment, digest))
         if rejection is not None and not again:
             body = rejection.body
             raise OperationError(
@@ -108,7 +114,7 @@ class Operations:
         Raises:
             OperationError: it is not deployed (404); somebody else moved the ref first (409).
         """
-        name = _environment_ref(environment, model)
+        name = environment_ref(environment, model)
         before = self.refs.get(name)
         if before is None or before.digest is None:
             raise OperationError(f"{model} is not deployed in {environment}: nothing to withdraw", 404)
@@ -120,7 +126,7 @@ class Operations:
 
     def deployment(self, model: str, environment: str) -> dict[str, Any]:
         """Tell what is desired, what is, and in one sentence why they differ. Raises OperationError (404)."""
-        ref = self.refs.get(_environment_ref(environment, model))
+        ref = self.refs.get(environment_ref(environment, model))
         route = self._state.get(f"routes/{model}")
         if route is not None and route.body["environment"] != environment:
             route = None
@@ -177,7 +183,7 @@ class Operations:
             "time": now(),
         }
         self._state.commit(
-            Change(_rejection_key(environment, desired["digest"]), rejection),
+            Change(rejection_key(environment, desired["digest"]), rejection),
             audit(actor, "abort", model, reason, rejection),
         )
         effect = (
@@ -215,7 +221,7 @@ class Operations:
                 f"prediction {id}: not in the log of home {self._home.path}; is it another home's (--home)?", 404
             )
         shown = record_json(record) | {"labels": self.labels.of(record.id)}
-        return shown | {"provenance": chain(record, self._home, self.refs)} if chain_wanted else shown
+        return shown | {"provenance": chain(record, self._home, self.refs, self._state)} if chain_wanted else shown
 
     def predictions(self, question: Question) -> list[dict[str, Any]]:
         """Return rows of the inference table, newest first. Raises OperationError: a bad condition (422) and others."""
@@ -290,7 +296,7 @@ class Operations:
 
     def bundle(self, reference: str) -> dict[str, Any]:
         """Return all that is known of one bundle. Raises OperationError (404, 422)."""
-        digest, _model, _version = self._resolve(reference)
+        digest, _model, _version = self.resolve(reference)
         try:
             found = bundle_json(open_bundle(self._home.store(), digest), self._home, self.refs)
         except BundleError as error:
@@ -303,7 +309,7 @@ class Operations:
         Raises:
             OperationError: unknown reference (404, 422).
         """
-        digest, model, version = self._resolve(reference)
+        digest, model, version = self.resolve(reference)
         found = self._state.list(f"engines/{digest}/")
         entry = audit(actor, "forget-engines", model, reason, {"digest": digest, "version": version})
         self._state.commit(*(Change(one.key, None, one.revision) for one in found), entry)
@@ -335,7 +341,8 @@ class Operations:
             checkpoint.body if checkpoint else None,
         )
 
-    def _resolve(self, reference: str) -> tuple[str, str, str]:
+    def resolve(self, reference: str) -> tuple[str, str, str]:
+        """Return digest, model and version. Raises OperationError: unknown (404), without a version (422)."""
         try:
             digest, model, version = self.refs.resolve(reference)
         except UnknownReference as error:
@@ -346,7 +353,7 @@ class Operations:
 
     def _running_canary(self, model: str, environment: str, verb: str) -> tuple[dict[str, Any], Ref]:
         deployment = self.deployment(model, environment)
-        ref = self.refs.get(_environment_ref(environment, model))
+        ref = self.refs.get(environment_ref(environment, model))
         desired = deployment["desired"]
         if ref is None or desired is None or desired["canary"] is None or deployment["phase"] == "Aborted":
             raise OperationError(
@@ -364,14 +371,16 @@ class Operations:
             raise OperationError(str(error), 409) from error
 
 
-def _environment_ref(environment: str, model: str) -> str:
+def environment_ref(environment: str, model: str) -> str:
+    """Return the ref of a model in an environment. Raises OperationError (422)."""
     try:
         return f"refs/environments/{check_name('environment', environment)}/{check_name('model', model)}"
     except BundleError as error:
         raise OperationError(str(error), 422) from error
 
 
-def _rejection_key(environment: str, digest: str) -> str:
+def rejection_key(environment: str, digest: str) -> str:
+    """Return the document that says that a bundle was rejected in an environment."""
     return f"rejected/{environment}/{digest.removeprefix('sha256:')}"
 
 

@@ -1,25 +1,16 @@
-"""One prediction, told to a human: the record as JSON, and the chain that leads from it to data and people.
-
-The chain only says what was looked at when it was asked for: whether the bundle's bytes are still whole, whether the
-training data still lies where it lay and is still the same, and who has signed the bundle with a key that this home
-trusts.
-"""
+"""One prediction, told to a human: the record as JSON, and rows of the inference table."""
 
 from base64 import b64encode
-from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
 from bundles import signing
-from bundles.bundle import Bundle, describe, open_bundle
-from bundles.digest import sha256_file
-from bundles.errors import BundleError, CorruptBundle, UntrustedBundle
+from bundles.bundle import Bundle, describe
+from bundles.errors import UntrustedBundle
 from bundles.home import Home
-from bundles.refs import GitRefs, Ref
+from bundles.refs import GitRefs
 from bundles.schema import DATATYPES
 from gateway.audit import rfc3339
 from gateway.protocol import elements
@@ -32,8 +23,6 @@ LISTED_SECONDS = 86_400.0
 ROWS_MAX = 10_000
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 """What an answer with rows may take as a table, of which JSON makes some three times as much."""
-REF_HISTORY_MAX = 1_000
-"""Moves of one environment's ref that are looked through: years of daily deployments, 0.2 ms each."""
 
 
 def record_json(record: Record) -> dict[str, Any]:
@@ -117,35 +106,6 @@ def tensor_json(tensor: Tensor) -> dict[str, Any]:
     return document | {"data": _plain(array.tolist())}
 
 
-def chain(record: Record, home: Home, refs: GitRefs) -> dict[str, Any] | None:
-    """Walk from a record to its bundle, code, data, environment and people; None for one that no bundle answered."""
-    if record.bundle is None:
-        return None
-    deployed = _deployed(record, refs)
-    try:
-        bundle = open_bundle(home.store(), record.bundle)
-    except BundleError as error:
-        return {"bundle": {"digest": record.bundle}, "intact": False, "problem": str(error), "deployed": deployed}
-    shown = bundle_json(bundle, home, refs)
-    run = bundle.run()
-    return {
-        "bundle": shown,
-        **_intact(bundle),
-        "code": shown["code"],
-        "data": [one | _looked_at(one) for one in shown["data"]],
-        "environment": shown["environment"],
-        "trained": {
-            "by": shown["authors"],
-            "host": (run.get("who") or {}).get("host"),
-            "started": run.get("started"),
-            "finished": run.get("finished"),
-            "command": run.get("command"),
-        },
-        "signed": shown["signatures"],
-        "deployed": deployed,
-    }
-
-
 def bundle_json(bundle: Bundle, home: Home, refs: GitRefs) -> dict[str, Any]:
     """Return all that is known of a bundle, as `snowgate bundle show` prints it."""
     names = [ref.name for ref in refs.list("refs/") if ref.digest == bundle.digest]
@@ -158,13 +118,18 @@ def ref_words(name: str) -> str:
 
     >>> ref_words("refs/environments/production/signs"), ref_words("refs/tags/signs/7")
     ('signs@production', 'signs@7')
+    >>> ref_words("refs/proposals/signs-7f3a9c")
+    'proposal signs-7f3a9c'
     """
-    _refs, kind, first, second = name.split("/", 3)
+    _refs, kind, first, *rest = name.split("/")
+    if kind == "proposals":
+        return f"proposal {first}"
+    (second,) = rest
     return f"{second}@{first}" if kind == "environments" else f"{first}@{second}"
 
 
 def _signatures(bundle: Bundle, home: Home) -> list[dict[str, Any]]:
-    trusted = home.keys().trusted()
+    trusted = home.policy().public_keys()
     found = []
     for envelope in bundle.store.attestations(bundle.digest):
         key = ", ".join(str(one.get("keyid", "")) for one in envelope.get("signatures", []))
@@ -175,48 +140,6 @@ def _signatures(bundle: Bundle, home: Home) -> list[dict[str, Any]]:
         else:
             found.append({"key": key, "trusted": True, "predicate": statement["predicateType"]})
     return found
-
-
-def _intact(bundle: Bundle) -> dict[str, Any]:
-    try:
-        bundle.store.verify(bundle.digest)
-    except CorruptBundle as error:
-        return {"intact": False, "problem": str(error)}
-    return {"intact": True, "problem": None}
-
-
-def _looked_at(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what became of a file of training data: `here`, `altered`, `missing`, or `elsewhere` (no file)."""
-    url = urlsplit(data.get("path") or "")
-    if url.scheme != "file":
-        return {"bytes": "elsewhere"}
-    path = Path(unquote(url.path))
-    try:
-        same = path.stat().st_size == data["size"] and sha256_file(path) == data["sha256"]
-    except OSError:
-        return {"bytes": "missing"}
-    return {"bytes": "here" if same else "altered"}
-
-
-def _deployed(record: Record, refs: GitRefs) -> list[dict[str, Any]]:
-    """Tell who moved an environment's ref to this bundle, newest first."""
-    found = []
-    for ref in refs.list("refs/environments/"):
-        if ref.name.rpartition("/")[2] == record.model:
-            history = refs.history(ref.name, REF_HISTORY_MAX)
-            found += [_deployment(one, record) for one in history if one.digest == record.bundle]
-    return found
-
-
-def _deployment(ref: Ref, record: Record) -> dict[str, Any]:
-    return {
-        "environment": ref.name.split("/")[2],
-        "by": ref.actor,
-        "time": ref.time,
-        "reason": ref.reason,
-        "canary": ref.details.get("canary"),
-        "before_prediction": datetime.fromisoformat(ref.time).timestamp() <= record.time,
-    }
 
 
 def _plain(values: list[Any]) -> list[Any]:

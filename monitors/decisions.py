@@ -27,12 +27,15 @@ SILENT_SECONDS = 60.0
 class Decisions:
     """Carries out decisions on the desk; `effect` may be called at any time, and does what can be done by then."""
 
-    def __init__(self, state: State, reader: LogReader, desk: Desk, versions: Versions, environment: str) -> None:
+    def __init__(
+        self, state: State, reader: LogReader, desk: Desk, versions: Versions, environment: str, batch_seconds: float
+    ) -> None:
         self._state = state
         self._reader = reader
         self._desk = desk
         self._versions = versions
         self._environment = environment
+        self._batch_seconds = batch_seconds
 
     def effect(self, now: float) -> list[Change]:
         """Act on every decision; return what must be committed with the desk."""
@@ -66,7 +69,8 @@ class Decisions:
 
     def _rebase(self, body: Body, now: float) -> list[Change]:
         """The world has changed: what was seen since the onset is how it is now."""
-        decision, onset = body["decision"], seconds_of(body["onset"])
+        # The onset is the beginning of the first batch that was shifted: until its end, rows may be of the old world.
+        decision, onset = body["decision"], seconds_of(body["onset"]) + self._batch_seconds
         source = f"live since {body['onset']} (incident {body['id']})"
         fresh, changes, short = {}, [], {}
         for version in sorted({one["version"] for one in body["signals"]}):

@@ -82,7 +82,9 @@ class Monitor:
         self._reader = LogReader(home.log)
         self._versions = Versions(home, state, settings.watching)
         self._desk = Desk(state, settings.console_url)
-        self._decisions = Decisions(state, self._reader, self._desk, self._versions, settings.environment)
+        self._decisions = Decisions(
+            state, self._reader, self._desk, self._versions, settings.environment, settings.watching.batch_seconds
+        )
         self._follower = self._reader.follow(NAME, Standing())
         self._evidence_rows: dict[str, int] = {}
         self._processed = 0

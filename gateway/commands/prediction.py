@@ -92,12 +92,32 @@ def _label_words(said: dict[str, Any]) -> str:
 
 
 def _tell_chain(chain: dict[str, Any]) -> None:
-    trained, environment = chain["trained"], chain["environment"]
     click.echo()
+    route, monitors = chain["route"], chain["monitors"]
+    rollout = f", rollout {route['rollout']}" if route["rollout"] else ""
+    incidents = [f"{one['state']}: {one['summary']} ({one['id']})" for one in monitors["incidents"]]
+    if chain["intact"] or "signed" in chain:
+        _tell_bundle(chain)
+    else:
+        facts([("└ bundle", chain["bundle"]["digest"]), ("  bytes", f"NOT INTACT: {chain['problem']}")])
+    for one in chain["deployed"]:
+        click.echo(f"└ deployed to {one['environment']} by {one['by']} at {one['time']}: {one['reason']}")
+    facts(
+        [
+            ("└ route", f"revision {route['revision']}, as {route['variant']}{rollout}"),
+            ("└ monitors then", incidents or "no incident under way"),
+            ("  baseline", monitors["baseline"]["source"]),
+        ]
+    )
+
+
+def _tell_bundle(chain: dict[str, Any]) -> None:
+    trained, environment = chain["trained"], chain["environment"]
     facts(
         [
             ("└ bundle", f"{chain['bundle']['model']}@{chain['bundle']['version']}   {chain['bundle']['digest']}"),
             ("  bytes", "intact: every file has its digest" if chain["intact"] else f"NOT INTACT: {chain['problem']}"),
+            ("  weights", [f"{one['path']}   {one['digest']}" for one in chain["weights"]]),
             ("  signed by", [signer(one) for one in chain["signed"]]),
             ("└ trained by" if trained["command"] else "└ packed by", trained["by"]),
             ("  on", trained["host"]),
@@ -117,8 +137,6 @@ def _tell_chain(chain: dict[str, Any]) -> None:
             ("now", lambda row: row["bytes"]),
         ]
         table(chain["data"], columns)
-    for one in chain["deployed"]:
-        click.echo(f"└ deployed to {one['environment']} by {one['by']} at {one['time']}: {one['reason']}")
 
 
 def _brief(tensor: dict[str, Any]) -> str:

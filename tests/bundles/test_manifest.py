@@ -16,7 +16,7 @@ from bundles.manifest import (
 )
 
 DIGEST = f"sha256:{'a' * 64}"
-CONFIG = Descriptor(CONFIG_TYPE, DIGEST, 2)
+CONFIG = Descriptor(CONFIG_TYPE, f"sha256:{'c' * 64}", 2)
 
 
 def manifest(*paths: str) -> Manifest:

@@ -125,31 +125,6 @@ def test_prediction_is_told_whole_in_json(story: Story) -> None:
     assert "provenance" not in found
 
 
-def test_chain_leads_to_bundle_people_and_deployment(story: Story) -> None:
-    """The chain names the bundle, its signer, who made it and who deployed it before the prediction."""
-    found = story.operations.prediction(story.answered, chain_wanted=True)["provenance"]
-    assert found["bundle"]["digest"] == story.home.refs().resolve("signs@2")[0]
-    assert found["bundle"]["refs"] == ["signs@2", "signs@main", "signs@production"]
-    assert (found["intact"], found["problem"]) == (True, None)
-    assert found["signed"][0]["trusted"]
-    assert [(one["by"], one["canary"], one["before_prediction"]) for one in found["deployed"]] == [("grace", 20, True)]
-    assert found["trained"]["by"]
-    assert found["environment"]["packages"] > 0
-
-
-def test_chain_says_when_a_file_of_the_bundle_was_altered(story: Story) -> None:
-    """A flipped byte is named with its path, and the rest of the chain is still told."""
-    digest = story.home.refs().resolve("signs@2")[0]
-    layer = story.home.store().manifest(digest).files()["model/model.py"]
-    blob = story.home.path / "bundles" / "blobs" / "sha256" / layer.digest.removeprefix("sha256:")
-    blob.chmod(0o644)
-    blob.write_bytes(b"X" + blob.read_bytes()[1:])
-    found = story.operations.prediction(story.answered, chain_wanted=True)["provenance"]
-    assert not found["intact"]
-    assert "model/model.py" in found["problem"]
-    assert found["deployed"][0]["by"] == "grace"
-
-
 def test_refused_prediction_has_no_chain(story: Story) -> None:
     """What no bundle answered is found as well, with its error and without provenance."""
     found = story.operations.prediction(story.refused, chain_wanted=True)

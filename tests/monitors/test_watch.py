@@ -146,6 +146,22 @@ def test_world_changed_makes_a_new_baseline(world: World) -> None:
     assert world.outbox() == ["open", "resolved", "open"]
 
 
+def test_a_new_baseline_has_nothing_of_the_old_world(world: World) -> None:
+    """An onset is known to a batch: what came with it, and may be of before, is no part of the new baseline."""
+    world.predict("1", 1_250, rate=1_000)
+    world.predict("1", 1_500, shift=0.5, rate=1_000)
+    monitor = watch(world)
+    decide(world, "world-changed")
+    follow(monitor, world)
+    assert world.outbox() == ["open", "resolved"]
+    document = world.state.get("baselines/signs/1")
+    assert document is not None
+    assert document.body["baseline"]["signals"]["energy"]["mean"] == pytest.approx(8.5, abs=0.1)
+    world.predict("1", 20_000, shift=0.5, rate=1_000)
+    follow(monitor, world)
+    assert world.outbox() == ["open", "resolved"]
+
+
 def test_world_changed_waits_for_enough_rows(world: World) -> None:
     """With 100 rows since the onset the decision waits and says so; when the rows are there it is carried out."""
     world.predict("1", 1_000)
