@@ -95,8 +95,7 @@ def pack(
 ) -> Packed:
     """Pack a folder as the next version of a model, and move a branch there: `main`, if none is named.
 
-    What was the head of a branch that is named becomes a parent, unless parents are named. `origin` is what another
-    tool says about the model, when it was adopted (`bundles.adapters`).
+    What was the head of a branch that is named becomes a parent, unless parents are named. `origin`: see `adapters`.
 
     Raises:
         RecipeError: the folder is not as it must be.
@@ -104,9 +103,7 @@ def pack(
         RunnerFailed: the model can't be loaded, or fails on its own examples.
     """
     recipe = read_recipe(directory)
-    name = model or recipe.model
-    if name is None:
-        raise RecipeError(f'{directory / "bundle.toml"}: has no model = "…"; give a name with --model')
+    name = _name(recipe, model)
     head = _head_ref(name, branch)
     home.make()
     store, refs, keys = home.store(), home.refs(), home.keys()
@@ -156,6 +153,13 @@ def pack(
     version = refs.claim_version(name, digest, actor=actor, details={"created": created})
     _move_head(refs, head, digest, actor, version)
     return Packed(digest, name, version)
+
+
+def _name(recipe: Recipe, model: str | None) -> str:
+    name = model or recipe.model
+    if name is None:
+        raise RecipeError(f'{recipe.directory / "bundle.toml"}: has no model = "…"; give a name with --model')
+    return name
 
 
 def configuration(recipe: Recipe) -> dict[str, Any]:

@@ -280,7 +280,7 @@ def test_dependencies_are_those_that_are_imported() -> None:
     optional = project["optional-dependencies"]
     names = (
         "torch", "onnxruntime", "openvino", "otel", "parquet", "jsonpath", "images", "remote", "demo",
-        "sklearn", "xgboost", "lightgbm", "huggingface",
+        "sklearn", "xgboost", "lightgbm", "huggingface", "adapters", "mlflow",
     )  # fmt: skip
     extras = {_distribution(one) for name in names for one in optional[name]}
     # Other distributions, which other libraries bring, have their packages in `google` too, and xgboost is also

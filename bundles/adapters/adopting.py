@@ -13,6 +13,7 @@ from typing import Any
 
 import tomli_w
 
+from bundles import secrets
 from bundles.adapters.found import Found
 from bundles.content import NAMING_CODE, executable
 from bundles.errors import AdapterError, UnknownReference
@@ -20,7 +21,6 @@ from bundles.formats import FORMATS
 from bundles.home import Home
 from bundles.packing import Packed, pack
 from bundles.recipe import FILE
-from bundles.recording import SECRET
 
 DATA_LOADER = "onnx"
 """Of this loader nothing runs but what its files are."""
@@ -135,5 +135,5 @@ def _origin(found: Found) -> dict[str, Any]:
 def _without_secrets(value: Any) -> Any:
     """Leave out what is named as secrets are: a bundle travels, and what it says stays."""
     if isinstance(value, dict):
-        return {name: _without_secrets(one) for name, one in value.items() if not SECRET.search(str(name))}
+        return {name: _without_secrets(one) for name, one in value.items() if not secrets.NAME.search(str(name))}
     return [_without_secrets(one) for one in value] if isinstance(value, list) else value
