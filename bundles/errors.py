@@ -4,6 +4,9 @@ BundleError
 ├── RecipeError       bundle.toml or a file that it names is not as it must be
 ├── CorruptBundle     a file is missing or is not what its digest says; `path` names it
 ├── UntrustedBundle   nobody whom this home trusts has signed it
+├── MergeConflict     both sides changed the same; `conflicts` names what
+├── AdapterError     a model of another tool is not as it must be, or would run code here
+├── PolicyError       policy.toml is not as it must be
 ├── UnknownReference  no such model, version, ref or digest
 ├── RefConflict       somebody else moved the ref first
 ├── RecordingError    a training run can't be recorded
@@ -34,6 +37,22 @@ class CorruptBundle(BundleError):
 
 class UntrustedBundle(BundleError):
     """A bundle with executable content that nobody whom this home trusts has signed."""
+
+
+class MergeConflict(BundleError):
+    """Both sides changed the same thing differently; `conflicts` names each."""
+
+    def __init__(self, conflicts: list[str]) -> None:
+        super().__init__(f"{len(conflicts)} conflicts: {'; '.join(conflicts)}; change one side, or train on it by hand")
+        self.conflicts = conflicts
+
+
+class AdapterError(BundleError):
+    """A model of another tool is not as it must be, or would run code here."""
+
+
+class PolicyError(BundleError):
+    """policy.toml is not as it must be, or refuses what was asked for."""
 
 
 class UnknownReference(BundleError):

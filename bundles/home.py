@@ -1,6 +1,6 @@
 """The home folder: all that lasts, on one machine.
 
-bundles/  refs.git/  log/  state.db  keys/  data/  environments/  wheels/  lock
+bundles/  refs.git/  log/  state.db  keys/  data/  environments/  wheels/  lock  policy.toml
 """
 
 import fcntl
@@ -12,6 +12,9 @@ from typing import IO
 from bundles.data import DataStore
 from bundles.environments import Environments
 from bundles.errors import HomeError
+from bundles.policy import Policy
+from bundles.policy_file import FILE as POLICY
+from bundles.policy_file import home_policy, read_policy
 from bundles.refs import GitRefs
 from bundles.signing import Keys
 from bundles.store import OciStore
@@ -23,6 +26,8 @@ class Home:
     """One home folder; opening its parts is cheap, and safe beside a running `snowgate serve`."""
 
     path: Path
+    policy_file: Path | None = None
+    """Where the policy is when it is not in the folder itself: it must be there then."""
 
     @property
     def log(self) -> Path:
@@ -70,6 +75,13 @@ class Home:
     def keys(self) -> Keys:
         """Open the keys."""
         return Keys(self.path / "keys")
+
+    def policy(self) -> Policy:
+        """Read whose words count, and what is asked of bundles. Raises PolicyError, BundleError."""
+        file = self.policy_file or self.path / POLICY
+        if self.policy_file is not None or file.exists():
+            return read_policy(file)
+        return home_policy(self.keys())
 
     def environments(self) -> Environments:
         """Open the environments of bundles that need their own."""

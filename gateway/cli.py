@@ -18,6 +18,9 @@ COMMANDS = {
     "train": ("gateway.commands.train:train", "Run a training command, record it, and pack what it made."),
     "bundle": ("gateway.commands.bundle:bundle", "Pack, list, show, verify and trust bundles."),
     "deploy": ("gateway.commands.deploy:deploy", "Say which version an environment shall serve."),
+    "proposal": ("gateway.commands.proposal:proposal", "Propose a branch for an environment, review and merge it."),
+    "policy": ("gateway.commands.policy:policy", "See whose words about bundles count, and what is asked of them."),
+    "key": ("gateway.commands.key:key", "Make keys for people, and show their public halves."),
     "withdraw": ("gateway.commands.withdraw:withdraw", "Serve a model no more in an environment."),
     "rollout": ("gateway.commands.rollout:rollout", "See a rollout, promote or abort it; scale runners."),
     "prediction": (

@@ -120,13 +120,18 @@ def ref_words(name: str) -> str:
 
     >>> ref_words("refs/environments/production/signs"), ref_words("refs/tags/signs/7")
     ('signs@production', 'signs@7')
+    >>> ref_words("refs/proposals/signs-7f3a9c")
+    'proposal signs-7f3a9c'
     """
-    _refs, kind, first, second = name.split("/", 3)
+    _refs, kind, first, *rest = name.split("/")
+    if kind == "proposals":
+        return f"proposal {first}"
+    (second,) = rest
     return f"{second}@{first}" if kind == "environments" else f"{first}@{second}"
 
 
 def _signatures(bundle: Bundle, home: Home) -> list[dict[str, Any]]:
-    trusted = home.keys().trusted()
+    trusted = home.policy().public_keys()
     found = []
     for envelope in bundle.store.attestations(bundle.digest):
         key = ", ".join(str(one.get("keyid", "")) for one in envelope.get("signatures", []))

@@ -1,7 +1,7 @@
 """The floor, measured: the same run with other seeds, each model compared with the first one on the same rows."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,9 @@ def measure(
     return Floor(agreements, floor(agreements, rows), metrics, rows)
 
 
-def measure_here(run: Mapping[str, Any], output: Path, python: Path, count: int, say: Callable[[str], None]) -> Floor:
+def measure_here(
+    run: Mapping[str, Any], output: Path, python: Path, types: Sequence[str], count: int, say: Callable[[str], None]
+) -> Floor:
     """Measure the floor right after a run was recorded, on its machine, in its environment, and with its files.
 
     `output` is the folder that the run wrote, `python` the interpreter of the environment in which it is packed.
@@ -69,11 +71,11 @@ def measure_here(run: Mapping[str, Any], output: Path, python: Path, count: int,
             raise ReproductionError(f"{one['name']}: is not as it was when the run had ended; record it again")
     with tempfile.TemporaryDirectory(prefix="snowgate-floor-") as folder:
         scratch = Path(folder).resolve()
-        first = of_output(output, scratch / "first", "first")
+        first = of_output(output, scratch / "first", "first", types)
         rows = held(first.folder)[1]
         code = scratch / "code"
         rerun.unpack(output / FOLDER / "source.tar", code)
-        training = Training(run, code, data, "other", None, rerun.seconds_for(run))
+        training = Training(run, code, data, "other", types, None, rerun.seconds_for(run))
 
         def ask(model: Model) -> dict[str, Array]:
             return model.answers(rows, python)

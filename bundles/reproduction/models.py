@@ -1,8 +1,9 @@
 """A model as it is compared: unpacked as a runner wants it, with its digest, its metrics and its answers."""
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import orjson
 
 from bundles.bundle import MODEL_PREFIX, Bundle
 from bundles.digest import canonical_json, sha256_bytes, sha256_file
+from bundles.loading import allow_types
 from bundles.manifest import DOCUMENT_TYPE, media_type_of
-from bundles.packing import LEFT_OUT, configuration, metrics
+from bundles.packing import LEFT_OUT, completed_by_file, configuration, metrics
 from bundles.process import RunnerProcess
 from bundles.recipe import FILE, FUNCTIONS, read_recipe
+from bundles.schema import TensorSpec
 
 Array = np.ndarray[Any, Any]
 METRICS = "metrics.json"
@@ -57,11 +60,18 @@ def of_bundle(bundle: Bundle, folder: Path) -> Model:
     return Model(folder, bundle.config, _digest(bundle.config, files, held(folder)[0]), bundle.config["metrics"])
 
 
-def of_output(output: Path, folder: Path, name: str) -> Model:
-    """Return the model that a run has written, unpacked into an empty folder. Raises RecipeError."""
-    recipe = read_recipe(output)
-    config = configuration(recipe, name)
+def of_output(output: Path, folder: Path, name: str, types: Sequence[str]) -> Model:
+    """Return the model that a run has written, unpacked into an empty folder; `types` are as in a policy.
+
+    Raises:
+        RecipeError: the run did not write what can be packed.
+        RunnerFailed: the model's file can't be read.
+    """
     shutil.copytree(output, folder / "model", ignore=shutil.ignore_patterns(*LEFT_OUT))
+    recipe = read_recipe(output)
+    allow_types(recipe.loader, types, folder)
+    recipe = completed_by_file(recipe, folder, sys.executable, lambda _text: None)
+    config = configuration(recipe) | {"model": name}
     (folder / "config.json").write_bytes(orjson.dumps(config))
     files = {
         path.relative_to(folder / "model").as_posix(): sha256_file(path)
@@ -74,7 +84,8 @@ def of_output(output: Path, folder: Path, name: str) -> Model:
 
 def held(folder: Path) -> tuple[set[str], dict[str, Array]]:
     """Return the names of an unpacked bundle's example files, and the rows of its holdout. Raises RecipeError."""
-    recipe = read_recipe(folder / "model")
+    inputs = orjson.loads((folder / "config.json").read_bytes())["inputs"]
+    recipe = replace(read_recipe(folder / "model"), inputs=tuple(TensorSpec(**spec) for spec in inputs))
     return {one for one in (recipe.holdout, recipe.golden) if one is not None}, recipe.rows(recipe.holdout)
 
 

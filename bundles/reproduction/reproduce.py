@@ -88,7 +88,7 @@ def reproduce(
         floors.check_count(floor_seeds)
     with tempfile.TemporaryDirectory(prefix="snowgate-reproduce-") as folder:
         scratch = Path(folder).resolve()
-        bundle = prepare(home.store(), digest, home.keys(), scratch / "first")
+        bundle = prepare(home.store(), digest, home.policy(), scratch / "first")
         run = bundle.run()
         if not run:
             raise ReproductionError(f"{reference}: was packed from a folder; no training run was recorded to run again")
@@ -108,7 +108,9 @@ def reproduce(
             say("building the environment of the run")
             python, facts = surroundings.build(home, bundle, changes.packages, changes.python, say)
             seconds = timeout or rerun.seconds_for(run)
-            training = Training(run, code, data | dict(changes.data), bundle.model, python, seconds)
+            training = Training(
+                run, code, data | dict(changes.data), bundle.model, home.policy().types, python, seconds
+            )
             result = _run_and_compare(home, bundle, training, changes, facts, floor_seeds, scratch, say)
     inputs = [one for one in changed if one != ENVIRONMENT]
     result |= {

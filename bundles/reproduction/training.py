@@ -1,6 +1,6 @@
 """A recorded run, ready to be made again, as often as wanted: each time in a fresh folder, each time a model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ class Training:
     code: Path
     data: Mapping[str, Path]
     model: str
+    types: Sequence[str]
     python: Path | None
     seconds: float
 
@@ -42,4 +43,4 @@ class Training:
         if ran.status != 0:
             how = f"ended by signal {-ran.status}" if ran.status < 0 else f"exit status {ran.status}"
             raise CommandFailed(f"the command failed, {how}: {ran.said}", ran.status)
-        return of_output(place.output, scratch / "model", self.model), ran.confined
+        return of_output(place.output, scratch / "model", self.model, self.types), ran.confined

@@ -6,23 +6,31 @@ from typing import Any
 
 import click
 
+from bundles.bundle import open_bundle
 from bundles.garbage import collect
 from bundles.home import Home
 from bundles.loading import check_trust
 from bundles.packing import pack as pack_bundle
+from gateway.commands.bundle_adopt import adopt
 from gateway.commands.bundle_export import export
+from gateway.commands.bundle_fork import fork
+from gateway.commands.bundle_hand import hand
 from gateway.commands.bundle_import import import_
 from gateway.commands.bundle_pull import pull
 from gateway.commands.bundle_push import push
 from gateway.commands.bundle_reproduce import reproduce_
+from gateway.commands.bundle_sign import sign
 from gateway.commands.options import (
     NounGroup,
     actor,
+    branch_option,
     existing_home,
     home_option,
     operations,
     operator_options,
     output_option,
+    policed_home,
+    policy_option,
     progress,
     reason_option,
 )
@@ -37,10 +45,14 @@ def bundle() -> None:
     """Pack, list, show, verify and trust bundles; see how they run here, and clean up after them."""
 
 
+bundle.add_command(adopt)
 bundle.add_command(export)
+bundle.add_command(hand)
 bundle.add_command(import_)
 bundle.add_command(pull)
 bundle.add_command(push)
+bundle.add_command(fork)
+bundle.add_command(sign)
 
 
 @bundle.command()
@@ -49,7 +61,10 @@ bundle.add_command(push)
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--model", help="Name of the model.  [default: the one in bundle.toml]")
 @click.option("--parent", multiple=True, help="A bundle that this one was made from, such as signs@1.")
-def pack(home: Path, output: str, directory: Path, model: str | None, parent: tuple[str, ...]) -> None:
+@branch_option
+def pack(
+    home: Path, output: str, directory: Path, model: str | None, parent: tuple[str, ...], branch: str | None
+) -> None:
     """Pack a folder with a bundle.toml as the next version of a model, and sign it.
 
     \b
@@ -57,7 +72,7 @@ def pack(home: Path, output: str, directory: Path, model: str | None, parent: tu
       snowgate bundle pack ./model --model signs
       snowgate bundle pack ./model --model signs --parent signs@1 -o json
     """
-    packed = pack_bundle(Home(home), directory, model=model, parents=parent, say=progress)
+    packed = pack_bundle(Home(home), directory, model=model, parents=parent, branch=branch, say=progress)
     result = {"digest": packed.digest, "model": packed.model, "version": packed.version}
     show(result, output, name="digest", tell=lambda one: facts(list(one.items())))
 
@@ -147,20 +162,28 @@ def _time_of(size: str) -> Callable[[dict[str, Any]], Any]:
 @bundle.command()
 @home_option
 @output_option
+@policy_option
 @click.argument("reference")
-def verify(home: Path, output: str, reference: str) -> None:
+def verify(home: Path, output: str, policy_file: Path | None, reference: str) -> None:
     """Check every byte and the signature of a bundle; the path of what is wrong is named.
 
     \b
     Example:
       snowgate bundle verify signs@7
     """
-    opened = existing_home(home)
+    opened = policed_home(home, policy_file)
     digest, model, version = opened.refs().resolve(reference)
     store = opened.store()
     store.verify(digest)
-    signer = check_trust(store, digest, opened.keys())
-    result = {"digest": digest, "model": model, "version": version, "intact": True, "signed_by": signer}
+    trust = check_trust(store, digest, opened.policy())
+    result = {
+        "digest": digest,
+        "model": model,
+        "version": version,
+        "intact": True,
+        "trust": trust,
+        "executable": open_bundle(store, digest).executable,
+    }
     show(result, output, name="digest", tell=lambda one: facts(list(one.items())))
 
 
@@ -192,16 +215,25 @@ def gc(home: Path, output: str, dry_run: bool) -> None:
 @bundle.command()
 @home_option
 @output_option
-@click.argument("key", type=click.Path(path_type=Path, exists=True))
-def trust(home: Path, output: str, key: Path) -> None:
+@click.option("--type", "types", multiple=True, help="A type of which a scikit-learn model may be made; repeatable.")
+@click.argument("key", type=click.Path(path_type=Path, exists=True), required=False)
+def trust(home: Path, output: str, types: tuple[str, ...], key: Path | None) -> None:
     """Trust a signer: bundles that carry the signature of this public key (PEM) may run here.
 
+    With --type: models in the skops format may be made of these types too, whoever signed them must be trusted besides.
+
     \b
-    Example:
+    Examples:
       snowgate bundle trust colleague.pub
+      snowgate bundle trust --type sklearn.tree._tree.Tree
     """
-    result = {"key": Home(home).make().keys().trust(key), "trusted": True}
-    show(result, output, name="key", tell=lambda one: facts(list(one.items())))
+    if key is None and not types:
+        raise click.UsageError("Give a public key, or types with --type.")
+    keys = Home(home).make().keys()
+    for one in types:
+        keys.trust_type(one)
+    result = {"key": None if key is None else keys.trust(key), "types": keys.trusted_types(), "trusted": True}
+    show(result, output, name="key" if key is not None else "types", tell=lambda one: facts(list(one.items())))
 
 
 def signer(signature: dict[str, Any]) -> str:
@@ -248,7 +280,8 @@ def _tell(one: dict[str, Any]) -> None:
             ("parents", one["parents"]),
             ("code", code_words(one["code"])),
             ("environment", f"Python {environment['python']}, {environment['packages']} packages, in env/pylock.toml"),
-            ("loader", f"{one['loader']}   {one['entrypoint']}"),
+            ("loader", f"{one['loader']}   {one['entrypoint'] or one['weights']}"),
+            ("executes", [name for kind in one["executable"].values() for name in kind] or "nothing: it is data alone"),
             ("engine", [f"{tried['engine']}: {tried['reason']}" for tried in one["engines"]]),
             ("baseline", f"{one['baseline']['rows']} rows of the {one['baseline']['source']}"),
             ("signals", one["baseline"]["signals"]),

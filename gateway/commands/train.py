@@ -14,7 +14,7 @@ from bundles.packing import FLOOR_FILE, own_environment, pack
 from bundles.recipe import read_recipe
 from bundles.recording import FOLDER, record
 from bundles.reproduction import floors
-from gateway.commands.options import home_option, output_option, progress
+from gateway.commands.options import branch_option, home_option, output_option, progress
 from gateway.output import facts, show
 
 
@@ -29,7 +29,8 @@ from gateway.output import facts, show
     show_default=True,
     help="The folder that the command writes; it gets it as SNOWGATE_OUTPUT.",
 )
-@click.option("--data", multiple=True, type=click.Path(path_type=Path), help="A data file, if it can't be observed.")
+@click.option("--data", multiple=True, help="A file or folder of data, or train=PATH, holdout=PATH: declared.")
+@click.option("--strict", is_flag=True, help="Pack nothing when a data file was read that is not declared.")
 @click.option(
     "--data-in-bundle",
     type=click.IntRange(min=0),
@@ -41,6 +42,7 @@ from gateway.output import facts, show
 @click.option("--keep-data", is_flag=True, help="Keep copies of all data files in the home, as `snowgate data add`.")
 @click.option("--parameter", multiple=True, help="A parameter k=v that the command line does not show.")
 @click.option("--parent", multiple=True, help="A bundle that this one was made from, such as signs@1.")
+@branch_option
 @click.option(
     "--floor-seeds",
     type=int,
@@ -54,11 +56,13 @@ def train(
     output: str,
     model: str | None,
     into: Path,
-    data: tuple[Path, ...],
+    data: tuple[str, ...],
+    strict: bool,
     data_in_bundle: int,
     keep_data: bool,
     parameter: tuple[str, ...],
     parent: tuple[str, ...],
+    branch: str | None,
     floor_seeds: int,
     no_pack: bool,
     command: tuple[str, ...],
@@ -87,6 +91,7 @@ def train(
         parameters=parameters,
         wheels=wheels,
         carried_bytes_max=data_in_bundle,
+        strict=strict,
         say=progress,
     )
     seen = ", ".join(f"{one['name']} ({one['authority']})" for one in run["data"]) or "none seen"
@@ -98,7 +103,7 @@ def train(
     if no_pack:
         show(run, output, name="id")
         return
-    packed = pack(Home(home), into, model=model, parents=parent, say=progress)
+    packed = pack(Home(home), into, model=model, parents=parent, branch=branch, say=progress)
     result = {"digest": packed.digest, "model": packed.model, "version": packed.version}
     show(result, output, name="digest", tell=lambda one: facts(list(one.items())))
 
@@ -107,6 +112,6 @@ def _measure_floor(home: Home, run: dict[str, Any], into: Path, count: int) -> N
     recipe = read_recipe(into)
     own = own_environment(home, recipe, progress)
     python = Path(sys.executable) if own is None else own.python
-    floor = floors.measure_here(run, into, python, count, progress)
+    floor = floors.measure_here(run, into, python, home.policy().types, count, progress)
     progress(f"another seed agrees with this one on {floor.floor:.4f} of the rows at least")
     (into / FOLDER / FLOOR_FILE).write_text(json.dumps(floor.to_json(), indent=2) + "\n")

@@ -51,7 +51,7 @@ def _trained(tmp_path_factory: pytest.TempPathFactory, _wheels: Path) -> Iterato
         patch.chdir(project)
         command = [sys.executable, "train.py", "--seed", "1"]
         run = record(command, output=Path("model"), wheels=home.wheels(), carried_bytes_max=0, say=lambda _text: None)
-        floor = floors.measure_here(run, Path("model"), Path(sys.executable), 3, lambda _text: None)
+        floor = floors.measure_here(run, Path("model"), Path(sys.executable), (), 3, lambda _text: None)
         Path("model", FOLDER, FLOOR_FILE).write_bytes(orjson.dumps(floor.to_json()))
         packed = pack(home, Path("model"), model="clouds")
         yield Trained(home, packed, project, _wheels)
