@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def _wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _trained(tmp_path_factory: pytest.TempPathFactory, _wheels: Path) -> Iterator[Trained]:
+def _trained(tmp_path_factory: pytest.TempPathFactory, _wheels: Path) -> Trained:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_NO_INDEX", "1")
         patch.setenv("PIP_FIND_LINKS", str(_wheels))
@@ -54,7 +54,7 @@ def _trained(tmp_path_factory: pytest.TempPathFactory, _wheels: Path) -> Iterato
         floor = floors.measure_here(run, Path("model"), Path(sys.executable), (), 3, lambda _text: None)
         Path("model", FOLDER, FLOOR_FILE).write_bytes(orjson.dumps(floor.to_json()))
         packed = pack(home, Path("model"), model="clouds")
-        yield Trained(home, packed, project, _wheels)
+    return Trained(home, packed, project, _wheels)
 
 
 @pytest.fixture
