@@ -7,6 +7,7 @@ that names every file by its digest, and whose own digest is the bundle's identi
     golden/inputs.safetensors  eight rows, and what the model answered to them when it was packed
     golden/outputs.safetensors
     baseline.json              the expected distribution of the model's signals, measured on the holdout
+    data/…                     training data, where it is small
     run/run.json               how it was trained: command, parameters, data by digest, who, when, where
     code/source.tar            the tree that ran, uncommitted work included
     env/pylock.toml            the packages that were there

@@ -7,6 +7,7 @@ import numpy as np
 import orjson
 
 from bundles.baseline import Baseline
+from bundles.content import Kind, executable
 from bundles.errors import CorruptBundle, RecipeError
 from bundles.manifest import Manifest
 from bundles.runner import golden
@@ -15,6 +16,7 @@ from bundles.store import BundleStore
 
 Array = np.ndarray[Any, Any]
 MODEL_PREFIX = "model/"
+DATA_PREFIX = "data/"
 GOLDEN_PREFIX = "golden/"
 BASELINE = "baseline.json"
 RUN = "run/run.json"
@@ -23,6 +25,7 @@ PROVENANCE = "provenance.json"
 LOCK = "env/pylock.toml"
 SERVING_LOCK = "env/serving/pylock.toml"
 SOURCE = "code/source.tar"
+FLOOR = "eval/floor.json"
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,13 @@ class Bundle:
     def batched(self) -> bool:
         """Whether the model takes several rows a call."""
         return is_batched(self.inputs)
+
+    @property
+    def executable(self) -> dict[Kind, list[str]]:
+        """What of it is executed when it is loaded, as we see it; `{}` when it is data alone."""
+        files = self.manifest.files()
+        model = [path for path in files if path.startswith(MODEL_PREFIX)]
+        return executable(self.config, model, own_environment=SERVING_LOCK in files)
 
     @property
     def serving_lock(self) -> str | None:
@@ -114,6 +124,14 @@ def _check(bundle: Bundle) -> None:
     if not all(isinstance(name, str) for name in (*names, bundle.config["model"], bundle.config["loader"])):
         msg = "names must be text"
         raise TypeError(msg)
+    weights = bundle.config.get("weights")
+    if weights is not None and f"{MODEL_PREFIX}{weights}" not in bundle.manifest.files():
+        msg = f"weights {weights!r} is none of its files"
+        raise TypeError(msg)
+    most = bundle.config.get("max_batch_size", 1)
+    if type(most) is not int or most < 1:
+        msg = f"max_batch_size {most!r}, expected a whole number above 0"
+        raise TypeError(msg)
 
 
 def describe(bundle: Bundle, version: str | None, refs: list[str], signatures: list[dict[str, Any]]) -> dict[str, Any]:
@@ -130,6 +148,8 @@ def describe(bundle: Bundle, version: str | None, refs: list[str], signatures: l
         "size_bytes": bundle.manifest.size(),
         "loader": config["loader"],
         "entrypoint": config["entrypoint"],
+        "weights": config["weights"],
+        "executable": bundle.executable,
         "inputs": config["inputs"],
         "outputs": config["outputs"],
         "max_batch_size": config["max_batch_size"],

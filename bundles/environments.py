@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import platform
-import re
 import shutil
 import signal
 import subprocess
@@ -32,8 +31,8 @@ from typing import IO, Any
 
 import tomli_w
 
-from bundles.environment import normalized
 from bundles.errors import EnvironmentFailed
+from bundles.wheels import PIP, entry
 
 BUILD_SECONDS = 3_600.0
 """Gigabytes of wheels for graphics cards, over a slow line."""
@@ -44,8 +43,6 @@ LOOK_SECONDS = 0.2
 OLDEST_PYTHON = (3, 10)
 """What the runner itself is written for."""
 NEEDED = "numpy"
-PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
-"""Ours, told which interpreter it works for: a new environment without a pip of its own is there at once."""
 Say = Callable[[str], None]
 
 
@@ -61,7 +58,7 @@ class Environments:
     """All environments of one home. Safe to use from several threads and processes."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder = folder.absolute()  # Commands in an environment name its interpreter.
         self._installing: set[subprocess.Popen[str]] = set()
         self._stopped = False
 
@@ -81,7 +78,7 @@ class Environments:
             report = folder / "report.json"
             _make(base, folder)
             self._install(folder, ["--report", str(report), "-r", str(requirements)], None, say)
-            packages = [_package(one) for one in json.loads(report.read_text())["install"]]
+            packages = [entry(one) for one in json.loads(report.read_text())["install"]]
             report.unlink()
             if NEEDED not in {one["name"] for one in packages}:
                 raise EnvironmentFailed(f"{requirements}: has no {NEEDED}, which every runner needs; add it")
@@ -94,15 +91,17 @@ class Environments:
             text = tomli_w.dumps(document)
             return Built(text, self._keep(folder, text))
 
-    def python_for(self, lock: str, say: Say) -> Path:
+    def python_for(self, lock: str, say: Say, *, own: bool = False) -> Path:
         """Return the interpreter of a lock's environment, which is built when it is not there; ours where it fits.
+
+        `own`: in no case ours, in which there may be more than the lock names.
 
         Raises:
             EnvironmentFailed: no such interpreter, or the packages can't be installed.
         """
         document = tomllib.loads(lock)
         wanted, packages = document["requires-python"].removeprefix("=="), document["packages"]
-        if fits_here(wanted, packages):
+        if not own and fits_here(wanted, packages):
             return Path(sys.executable)
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / f"{_name(lock)}.lock").open("w") as file:
@@ -127,7 +126,7 @@ class Environments:
 
     def _build(self, lock: str, wanted: str, packages: Sequence[dict[str, Any]], say: Say) -> Path:
         base, exact = find_python(wanted)
-        if exact != wanted:
+        if not f"{exact}.".startswith(f"{wanted}."):
             say(f"its environment gets Python {exact}; the bundle was packed with {wanted}")
         with self._building() as folder:
             _make(base, folder)
@@ -185,6 +184,7 @@ class Environments:
         """Give a finished environment its name, unless another of that lock is there already."""
         python = self._python(lock)
         (folder / "pylock.toml").write_text(lock)
+        _move_scripts(folder, python.parent)
         if not python.exists():
             folder.rename(self._folder / _name(lock))
         return python
@@ -241,7 +241,7 @@ def find_python(wanted: str) -> tuple[str, str]:
     ]
     for folder, pattern in zip(kept, (f"{minor}.*", f"cpython-{minor}.*"), strict=True):
         known += [str(path) for path in sorted(folder.glob(f"{pattern}/bin/python"), reverse=True)]
-    found = {path: answer for path in known if (answer := _version_of(path)).startswith(f"{minor}.")}
+    found = {path: answer for path in known if (answer := version_of(path)).startswith(f"{minor}.")}
     if not found:
         raise EnvironmentFailed(
             f"no Python {minor} on this machine: looked for python{minor} on the PATH, and with pyenv and uv; "
@@ -250,7 +250,7 @@ def find_python(wanted: str) -> tuple[str, str]:
     return min(found.items(), key=lambda one: one[1] != wanted)
 
 
-def _version_of(python: str) -> str:
+def version_of(python: str) -> str:
     """Ask an interpreter for its version; what does not answer has none."""
     command = [python, "-I", "-c", "import platform; print(platform.python_version())"]
     try:
@@ -283,19 +283,17 @@ def _make(base: str, folder: Path) -> None:
         raise EnvironmentFailed(f"{base} can't make a virtual environment: {said}")
 
 
+def _move_scripts(folder: Path, place: Path) -> None:
+    """Let the commands of packages name the interpreter where it will be: pip wrote down where it is."""
+    for script in (folder / "bin").iterdir():
+        if script.is_file() and not script.is_symlink() and script.read_bytes().startswith(b"#!"):
+            script.write_bytes(script.read_bytes().replace(os.fsencode(folder / "bin"), os.fsencode(place)))
+
+
 def _kill(process: subprocess.Popen[str]) -> None:
     """Kill pip, and the pip that it has started with the other interpreter."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _package(installed: dict[str, Any]) -> dict[str, Any]:
-    """Return the lock's entry for one package of pip's report."""
-    about, source = installed["metadata"], installed["download_info"]
-    archive = source.get("archive_info", {})
-    hashes = archive.get("hashes") or dict([archive["hash"].split("=", 1)])
-    wheel = {"name": re.split(r"[/\\]", source["url"])[-1], "url": source["url"], "hashes": hashes}
-    return {"name": normalized(about["name"]), "version": about["version"], "wheels": [wheel]}
 
 
 def _hashes(package: dict[str, Any]) -> list[str]:

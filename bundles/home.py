@@ -1,6 +1,6 @@
 """The home folder: all that lasts, on one machine.
 
-bundles/  refs.git/  log/  state.db  keys/  environments/  lock
+bundles/  refs.git/  log/  state.db  keys/  data/  environments/  wheels/  lock  policy.toml
 """
 
 import fcntl
@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from bundles.data import DataStore
 from bundles.environments import Environments
 from bundles.errors import HomeError
+from bundles.policy import Policy
+from bundles.policy_file import FILE as POLICY
+from bundles.policy_file import home_policy, read_policy
 from bundles.refs import GitRefs
 from bundles.signing import Keys
 from bundles.store import OciStore
+from bundles.wheels import Wheels
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,8 @@ class Home:
     """One home folder; opening its parts is cheap, and safe beside a running `snowgate serve`."""
 
     path: Path
+    policy_file: Path | None = None
+    """Where the policy is when it is not in the folder itself: it must be there then."""
 
     @property
     def log(self) -> Path:
@@ -69,9 +76,24 @@ class Home:
         """Open the keys."""
         return Keys(self.path / "keys")
 
+    def policy(self) -> Policy:
+        """Read whose words count, and what is asked of bundles. Raises PolicyError, BundleError."""
+        file = self.policy_file or self.path / POLICY
+        if self.policy_file is not None or file.exists():
+            return read_policy(file)
+        return home_policy(self.keys())
+
     def environments(self) -> Environments:
         """Open the environments of bundles that need their own."""
         return Environments(self.path / "environments")
+
+    def wheels(self) -> Wheels:
+        """Open what is known of the wheels of packages."""
+        return Wheels(self.path / "wheels")
+
+    def data(self) -> DataStore:
+        """Open the kept copies of data files."""
+        return DataStore(self.path / "data")
 
     def lock(self) -> IO[str]:
         """Take the lock of the one gateway that serves this home, until the file is closed. Raises HomeError."""

@@ -21,6 +21,8 @@ from bundles import environment, provenance, signing
 from bundles.baseline import Baseline, measure
 from bundles.bundle import (
     BASELINE,
+    DATA_PREFIX,
+    FLOOR,
     LOCK,
     MODEL_PREFIX,
     PROVENANCE,
@@ -29,10 +31,12 @@ from bundles.bundle import (
     SERVING_LOCK,
     SOURCE,
 )
+from bundles.content import Kind, executable
 from bundles.digest import canonical_json, sha256_bytes
 from bundles.environments import Built
 from bundles.errors import RecipeError, RefConflict
 from bundles.home import Home
+from bundles.loading import allow_types
 from bundles.manifest import (
     CODE_TYPE,
     CONFIG_TYPE,
@@ -42,8 +46,8 @@ from bundles.manifest import (
     Manifest,
     media_type_of,
 )
-from bundles.process import RunnerProcess, reproduces_golden
-from bundles.recipe import FUNCTIONS, GOLDEN_ROWS, Recipe, read_recipe, weights_of
+from bundles.process import RunnerProcess, describe, reproduces_golden
+from bundles.recipe import FUNCTIONS, GOLDEN_ROWS, Recipe, completed, read_recipe, weights_of
 from bundles.recording import FOLDER, author, who
 from bundles.refs import GitRefs, check_name
 from bundles.runner import golden
@@ -51,7 +55,10 @@ from bundles.store import OciStore
 
 Array = np.ndarray[Any, Any]
 FILES_MAX = 10_000
+MAIN = "main"
 LEFT_OUT = (FOLDER, "__pycache__", ".git", ".venv")
+FLOOR_FILE = "floor.json"
+"""Beside what was recorded: what runs with other seeds came to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +89,13 @@ def pack(
     *,
     model: str | None = None,
     parents: Sequence[str] = (),
+    branch: str | None = None,
+    origin: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Packed:
-    """Pack a folder as the next version of a model.
+    """Pack a folder as the next version of a model, and move a branch there: `main`, if none is named.
+
+    What was the head of a branch that is named becomes a parent, unless parents are named. `origin`: see `adapters`.
 
     Raises:
         RecipeError: the folder is not as it must be.
@@ -92,28 +103,27 @@ def pack(
         RunnerFailed: the model can't be loaded, or fails on its own examples.
     """
     recipe = read_recipe(directory)
-    name = model or recipe.model
-    if name is None:
-        raise RecipeError(f'{directory / "bundle.toml"}: has no model = "…"; give a name with --model')
-    check_name("model", name)
+    name = _name(recipe, model)
+    head = _head_ref(name, branch)
     home.make()
     store, refs, keys = home.store(), home.refs(), home.keys()
-    parent_digests = [refs.resolve(parent)[0] for parent in parents]
+    parent_digests = [refs.resolve(parent)[0] for parent in parents] or _head(refs, head, branch)
     run = _recorded(directory)
-    people = run.get("who") or who(directory)
+    actor = author(run.get("who") or who(directory))
     created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     text, summary = _lock(directory, run)
-    config = _config(recipe, name) | {
+    model_layers = _model_layers(store, recipe)
+    own = own_environment(home, recipe, say)
+    facts = {
         "created": created,
-        "authors": [author(people)],
-        "metrics": recipe.metrics | _metrics(directory),
+        "authors": [actor],
+        "metrics": recipe.metrics | metrics(directory),
         "parents": parent_digests,
         "environment": summary,
+        "executable": bool(_executable(recipe, model_layers, own)),
+        "model": name,
     }
-    model_layers = _model_layers(store, recipe)
-    described = store.add_blob(_canonical(recipe, config), CONFIG_TYPE)
-    own = _own_environment(home, recipe, say)
-    examples, baseline = _measure(store, [described, *model_layers], recipe, config, own, say)
+    described, examples, baseline = _tried(home, model_layers, recipe, facts, own, say)
     say("writing the bundle")
     changed = _not_from(run, model_layers)
     if run and changed:
@@ -124,9 +134,10 @@ def pack(
         files=changed,
         lock_digest=sha256_bytes(text.encode()),
         parents=parent_digests,
-        author=author(people),
+        author=actor,
         created=created,
         builder=f"snowgate:key:{signer.public_key.keyid}",
+        origin=origin,
     )
     layers = [
         *model_layers,
@@ -139,16 +150,22 @@ def pack(
     ]
     digest = store.add_manifest(Manifest(described, tuple(layers)))
     store.attach(digest, signing.sign(digest, name, provenance.PREDICATE_TYPE, predicate, signer))
-    actor = author(people)
     version = refs.claim_version(name, digest, actor=actor, details={"created": created})
-    _move_head(refs, name, digest, actor, version)
+    _move_head(refs, head, digest, actor, version)
     return Packed(digest, name, version)
 
 
-def _config(recipe: Recipe, name: str) -> dict[str, Any]:
+def _name(recipe: Recipe, model: str | None) -> str:
+    name = model or recipe.model
+    if name is None:
+        raise RecipeError(f'{recipe.directory / "bundle.toml"}: has no model = "…"; give a name with --model')
+    return name
+
+
+def configuration(recipe: Recipe) -> dict[str, Any]:
+    """Return what a runner has to know of a folder that can be packed, as `config.json` has it."""
     return {
         "schema": 1,
-        "model": name,
         "loader": recipe.loader,
         "entrypoint": recipe.entrypoint,
         "weights": weights_of(recipe),
@@ -180,7 +197,12 @@ def _canonical(recipe: Recipe, config: Mapping[str, Any]) -> bytes:
         raise RecipeError(msg) from error
 
 
-def _own_environment(home: Home, recipe: Recipe, say: Callable[[str], None]) -> Built | None:
+def _executable(recipe: Recipe, layers: Sequence[Descriptor], own: Built | None) -> dict[Kind, list[str]]:
+    config = {"loader": recipe.loader, "entrypoint": recipe.entrypoint, **_functions(recipe)}
+    return executable(config, [str(layer.path) for layer in layers], own_environment=own is not None)
+
+
+def own_environment(home: Home, recipe: Recipe, say: Callable[[str], None]) -> Built | None:
     """Make the environment that the recipe requires, if any. Raises EnvironmentFailed."""
     if recipe.requirements is None:
         return None
@@ -188,37 +210,66 @@ def _own_environment(home: Home, recipe: Recipe, say: Callable[[str], None]) -> 
     return home.environments().resolve(recipe.directory / recipe.requirements, recipe.python, say)
 
 
-def _measure(
-    store: OciStore,
-    blobs: Sequence[Descriptor],
+def _tried(
+    home: Home,
+    layers: Sequence[Descriptor],
     recipe: Recipe,
-    config: Mapping[str, Any],
+    facts: Mapping[str, Any],
     own: Built | None,
     say: Callable[[str], None],
+) -> tuple[Descriptor, Examples, Baseline]:
+    """Write the configuration, and let the model answer as it will be served: from the blobs of these layers."""
+    store, python = home.store(), sys.executable if own is None else str(own.python)
+    with tempfile.TemporaryDirectory(prefix="snowgate-pack-") as folder:
+        unpacked = Path(folder)
+        for layer in layers:
+            store.copy(layer, unpacked / str(layer.path))
+        allow_types(recipe.loader, home.policy().types, unpacked)
+        whole = completed_by_file(recipe, unpacked, python, say)
+        config = {**configuration(whole), **facts}
+        described = store.add_blob(_canonical(whole, config), CONFIG_TYPE)
+        store.copy(described, unpacked / "config.json")
+        return described, *_measure(unpacked, whole, config, python, say)
+
+
+def completed_by_file(recipe: Recipe, unpacked: Path, python: str, say: Callable[[str], None]) -> Recipe:
+    """Take from the model's own file what bundle.toml leaves out, where the format carries it."""
+    if not recipe.asks_the_file:
+        return recipe
+    say(f"reading what {weights_of(recipe)} takes and answers ({recipe.loader})")
+    config = unpacked / "config.json"
+    config.write_bytes(orjson.dumps({"loader": recipe.loader, "weights": weights_of(recipe)}))
+    whole = completed(recipe, describe(unpacked, python))
+    config.unlink()
+    if not any(one.semantic for one in (*whole.model_outputs, *whole.outputs)):
+        names = ", ".join(one.name for one in whole.outputs)
+        say(f"no output has a semantic ({names}): monitors follow the inputs only; say in bundle.toml what it means")
+    return whole
+
+
+def _measure(
+    unpacked: Path, recipe: Recipe, config: Mapping[str, Any], python: str, say: Callable[[str], None]
 ) -> tuple[Examples, Baseline]:
     """Load the model as it will be served, and let it answer the golden examples and the holdout."""
     holdout = recipe.rows(recipe.holdout)
     chosen = recipe.rows(recipe.golden) if recipe.golden else holdout
     chosen = {name: array[:GOLDEN_ROWS] for name, array in chosen.items()}
     rows = len(next(iter(holdout.values())))
-    with tempfile.TemporaryDirectory(prefix="snowgate-pack-") as folder:
-        for blob in blobs:
-            store.copy(blob, Path(folder) / (blob.path or "config.json"))
-        say(f"loading the model ({recipe.loader})")
-        with RunnerProcess(Path(folder), sys.executable if own is None else str(own.python)) as runner:
-            examples = Examples(config, chosen, runner.predict(chosen)[0])
-            report = reproduces_golden(examples, runner)
-            if not report.agrees:
-                raise RecipeError(
-                    f"{recipe.directory}: the model answers the same rows differently when asked again: {report}; "
-                    "take chance out of it (eval mode, a fixed seed), or state a wider tolerance in bundle.toml"
-                )
-            say(f"measuring the expected distribution of its signals on {rows} rows of the holdout")
-            parts: dict[str, list[Array]] = {}
-            for first in range(0, rows, recipe.max_batch_size):
-                batch = {name: array[first : first + recipe.max_batch_size] for name, array in holdout.items()}
-                for signal, values in runner.predict(batch)[1].items():
-                    parts.setdefault(signal, []).append(values)
+    say(f"loading the model ({recipe.loader})")
+    with RunnerProcess(unpacked, python) as runner:
+        examples = Examples(config, chosen, runner.predict(chosen)[0])
+        report = reproduces_golden(examples, runner)
+        if not report.agrees:
+            raise RecipeError(
+                f"{recipe.directory}: the model answers the same rows differently when asked again: {report}; "
+                "take chance out of it (eval mode, a fixed seed), or state a wider tolerance in bundle.toml"
+            )
+        say(f"measuring the expected distribution of its signals on {rows} rows of the holdout")
+        parts: dict[str, list[Array]] = {}
+        for first in range(0, rows, recipe.max_batch_size):
+            batch = {name: array[first : first + recipe.max_batch_size] for name, array in holdout.items()}
+            for signal, values in runner.predict(batch)[1].items():
+                parts.setdefault(signal, []).append(values)
     return examples, measure({name: np.concatenate(values) for name, values in parts.items()}, "holdout")
 
 
@@ -245,7 +296,15 @@ def _model_layers(store: OciStore, recipe: Recipe) -> list[Descriptor]:
 
 
 def _run_layers(store: OciStore, folder: Path, run: Mapping[str, Any]) -> list[Descriptor]:
+    floor = folder / FLOOR_FILE
+    data = [
+        (one["name"], folder / "data" / one["sha256"].removeprefix("sha256:"))
+        for one in run["data"]
+        if one["in_bundle"]
+    ]
     return [
+        *(store.add_blob(path, DATASET_TYPE, DATA_PREFIX + name) for name, path in data),
+        *([store.add_blob(floor, DOCUMENT_TYPE, FLOOR)] if floor.exists() else []),
         store.add_blob(orjson.dumps(run, option=orjson.OPT_INDENT_2), DOCUMENT_TYPE, RUN),
         store.add_blob(folder / "source.tar", CODE_TYPE, SOURCE),
         store.add_blob(folder / "log.txt", DOCUMENT_TYPE, RUN_LOG),
@@ -296,7 +355,8 @@ def _lock(directory: Path, run: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return environment.lock()
 
 
-def _metrics(directory: Path) -> dict[str, float]:
+def metrics(directory: Path) -> dict[str, float]:
+    """Return the numbers in a folder's `metrics.json`; none where there is no such file. Raises RecipeError."""
     path = directory / "metrics.json"
     if not path.exists():
         return {}
@@ -309,14 +369,23 @@ def _metrics(directory: Path) -> dict[str, float]:
     return found
 
 
-def _move_head(refs: GitRefs, model: str, digest: str, actor: str, version: str) -> None:
-    """`refs/heads/<model>/main` follows what was packed last; who comes second moves it again."""
-    name = f"refs/heads/{model}/main"
+def _head_ref(model: str, branch: str | None) -> str:
+    return f"refs/heads/{check_name('model', model)}/{check_name('branch', branch or MAIN)}"
+
+
+def _head(refs: GitRefs, head: str, branch: str | None) -> list[str]:
+    """Return what a branch that was named leads to: what is packed now goes on from there."""
+    ref = None if branch is None else refs.get(head)
+    return [] if ref is None or ref.digest is None else [ref.digest]
+
+
+def _move_head(refs: GitRefs, head: str, digest: str, actor: str, version: str) -> None:
+    """A branch follows what was packed on it last; who comes second moves it again."""
     while True:
-        current = refs.get(name)
+        current = refs.get(head)
         expected = None if current is None else current.commit
         try:
-            refs.set(name, digest, expected=expected, actor=actor, reason=f"packed as version {version}")
+            refs.set(head, digest, expected=expected, actor=actor, reason=f"packed as version {version}")
         except RefConflict:
             continue
         return

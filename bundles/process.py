@@ -63,6 +63,44 @@ def trial_command(
     return [*_program(python), *_of(directory, scratch, confined=confined), "--trial", str(seconds)]
 
 
+def describe(directory: Path, python: str = sys.executable) -> dict[str, Any]:
+    """Return what the file of an unpacked model carries: its `inputs`, `outputs` and, of a table, `columns`.
+
+    Raises RunnerFailed.
+    """
+    with tempfile.TemporaryDirectory(prefix="snowgate-") as folder:
+        scratch = Path(folder)
+        done = subprocess.run(
+            [*_program(python), *_of(directory, scratch, confined=True), "--describe"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            cwd=scratch,
+            env=environment(scratch),
+            timeout=PREDICT_SECONDS,
+            check=False,
+        )
+    return _answer(done.stdout, done.stderr if done.stdout else done.stderr + _ended(done.returncode))
+
+
+def _ended(status: int) -> bytes:
+    """Say how a process ended that wrote nothing: a library that is given half a file may abort, or worse."""
+    how = f"signal {-status}" if status < 0 else f"status {status}"
+    return f"the runner ended with {how} over the model's file; is that whole, and of the loader's format?".encode()
+
+
+def _answer(line: bytes, errors: bytes) -> dict[str, Any]:
+    """Return what a runner says when it has loaded its model. Raises RunnerFailed, with what it wrote."""
+    answer: dict[str, Any] = json.loads(line) if line else {"ready": False, "error": "it ended without a word"}
+    if not answer["ready"]:
+        raise RunnerFailed(f"the model can't be loaded: {answer['error']}{_said(errors)}")
+    return answer
+
+
+def _said(errors: bytes) -> str:
+    said = errors[-STDERR_SHOWN:].decode(errors="replace").strip()
+    return f"\nits standard error ends with:\n{said}" if said else ""
+
+
 def hardware_command(python: str = sys.executable) -> list[str]:
     """Return the command line that says in a line of JSON what an engine's speed depends on here."""
     return [*_program(python), "--hardware"]
@@ -203,15 +241,11 @@ class RunnerProcess:
     def _wait_ready(self) -> dict[str, Any]:
         assert self._process.stdout is not None, "it was opened as a pipe"
         line = self._process.stdout.readline()
-        answer: dict[str, Any] = json.loads(line) if line else {"ready": False, "error": "it ended without a word"}
-        if not answer["ready"]:
-            raise RunnerFailed(f"the model can't be loaded: {answer['error']}{self._said()}")
-        return answer
+        return _answer(line, self._errors_said())
 
-    def _said(self) -> str:
+    def _errors_said(self) -> bytes:
         self._errors.seek(0)
-        said = self._errors.read()[-STDERR_SHOWN:].decode(errors="replace").strip()
-        return f"\nits standard error ends with:\n{said}" if said else ""
+        return self._errors.read()
 
     def predict(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
         """As `RunnerConnection.predict`; a runner that died says what it said last."""
@@ -219,7 +253,7 @@ class RunnerProcess:
             return self._connection.predict(inputs)
         except RunnerGone as error:
             if (status := self._status()) is not None:
-                msg = f"the runner ended with status {status} in the middle of a batch{self._said()}"
+                msg = f"the runner ended with status {status} in the middle of a batch{_said(self._errors_said())}"
                 raise RunnerGone(msg) from error
             raise
 

@@ -10,9 +10,9 @@ outputs = [{ name = "logits", datatype = "FP32", shape = [-1, 10], semantic = "l
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -22,10 +22,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from bundles.errors import RecipeError
+from bundles.formats import ENTRYPOINT, FORMATS, is_pickle
 from bundles.schema import DATATYPES, TensorSpec, is_batched
+from bundles.tensors import Table, columns, filled, read_tables, read_tensors, suggestion
 
 FILE = "bundle.toml"
-LOADERS = ("torch", "python")
 GOLDEN_ROWS = 8
 KEYS: dict[str, tuple[type, ...]] = {
     "model": (str,),
@@ -50,16 +51,12 @@ KEYS: dict[str, tuple[type, ...]] = {
 FUNCTIONS = {"preprocess": "model_inputs", "postprocess": "model_outputs"}
 """The bundle's own functions around its model, and where it declares what stands between them and the model."""
 TOML_WORDS = {str: "text", int: "a whole number", float: "a number", dict: "a table", list: "a list of tables"}
-ENTRYPOINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+ENTRYPOINT_FORM = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 PYTHON = re.compile(r"3\.\d{1,2}")
-OPTIONAL = {
-    "inputs": {"content_type"},
-    "model_inputs": set[str](),
-    "model_outputs": {"semantic", "labels"},
-    "outputs": {"semantic", "labels"},
-}
-"""What may stand in a tensor's table beside name, datatype and shape."""
-REQUIRED = ("loader", "entrypoint", "holdout", "inputs", "outputs")
+PLAIN = tuple(key for key in KEYS if key not in ("tolerance", "metrics", *FUNCTIONS.values(), "inputs", "outputs"))
+"""Keys that are taken as they are."""
+REQUIRED = ("loader", "holdout")
+TENSORS = ("inputs", "outputs")
 TOLERANCE = 1e-4
 """By default: what another processor, or a newer framework, changes in a float32 network's answers."""
 Array = np.ndarray[Any, Any]
@@ -71,10 +68,10 @@ class Recipe:
 
     directory: Path
     loader: str
-    entrypoint: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
     holdout: str
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    entrypoint: str | None = None
     model: str | None = None
     weights: str | None = None
     golden: str | None = None
@@ -88,6 +85,13 @@ class Recipe:
     postprocess: str | None = None
     model_inputs: tuple[TensorSpec, ...] = ()
     model_outputs: tuple[TensorSpec, ...] = ()
+    tables: Mapping[str, Sequence[Table]] = field(default_factory=dict)
+    """What is said of the tensors, by side, as long as the model's file was not asked for the rest."""
+
+    @property
+    def asks_the_file(self) -> bool:
+        """Whether the model's own file says what its tensors are."""
+        return FORMATS[self.loader].self_describing
 
     def rows(self, name: str) -> dict[str, Array]:
         """Read a file of example rows (`holdout` or `golden`): one array an input, rows first.
@@ -96,7 +100,7 @@ class Recipe:
             RecipeError: naming the file, the array, what is there and what was expected.
         """
         path = self.directory / name
-        arrays = _arrays(path)
+        arrays = read_arrays(path)
         if len(arrays) == 1 and len(self.inputs) == 1:
             arrays = {self.inputs[0].name: next(iter(arrays.values()))}
         found = {}
@@ -143,61 +147,91 @@ def read_recipe(directory: Path) -> Recipe:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path}: {error}") from error
     _check_keys(path, document)
+    sides = [side for side in (*TENSORS, *FUNCTIONS.values()) if side in document]
+    plain = {key: document[key] for key in PLAIN if key in document}
     recipe = Recipe(
         directory=directory,
-        loader=document["loader"],
-        entrypoint=document["entrypoint"],
-        inputs=_tensors(path, "inputs", document["inputs"]),
-        outputs=_tensors(path, "outputs", document["outputs"]),
-        holdout=document["holdout"],
-        model=document.get("model"),
-        weights=document.get("weights"),
-        golden=document.get("golden"),
-        max_batch_size=document.get("max_batch_size", 64),
         tolerance=_tolerance(path, document.get("tolerance", TOLERANCE)),
-        parameters=document.get("parameters", {}),
         metrics=_numbers(path, "metrics", document.get("metrics", {})),
-        requirements=document.get("requirements"),
-        python=document.get("python"),
-        preprocess=document.get("preprocess"),
-        postprocess=document.get("postprocess"),
-        **{side: _tensors(path, side, document[side]) for side in FUNCTIONS.values() if side in document},
+        **plain,
     )
-    _check_functions(path, recipe)
+    if recipe.asks_the_file:
+        tables = {side: read_tables(path, side, document[side], ("name",)) for side in sides}
+        recipe = replace(recipe, tables=tables)
+    else:
+        specs: dict[str, Any] = {side: read_tensors(path, side, document[side]) for side in sides}
+        recipe = replace(recipe, **specs)
+        _check_functions(path, recipe)
     _check_files(path, recipe)
     return recipe
 
 
+def completed(recipe: Recipe, described: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with all tensors, by what the model's file carries (`process.describe`). Raises RecipeError."""
+    path, tables = recipe.directory / FILE, recipe.tables
+    takes, answers = (
+        between if getattr(recipe, function) else side
+        for side, (function, between) in zip(TENSORS, FUNCTIONS.items(), strict=True)
+    )
+    for side in TENSORS:
+        if side not in (takes, answers) and side not in tables:
+            raise RecipeError(f"{path}: '{side}' is missing: what clients see of a model with functions around it")
+    carried = {takes: list(described["inputs"]), answers: list(described["outputs"])}
+    if takes == "inputs" and takes not in tables:
+        carried[takes] = columns(described, read_arrays(recipe.directory / recipe.holdout)) or carried[takes]
+    elif described["columns"]:
+        datatype = carried[takes][0]["datatype"]
+        carried[takes] += [{"name": name, "datatype": datatype, "shape": [-1]} for name in described["columns"]]
+    specs: dict[str, Any] = {
+        side: filled(path, side, tables.get(side, ()), carried.get(side, ())) for side in {*tables, *carried}
+    }
+    whole = replace(recipe, **specs)
+    _check_functions(path, whole)
+    return whole
+
+
 def weights_of(recipe: Recipe) -> str | None:
-    """Return the weights' file: the one that is named, or the only .safetensors that is not an example file."""
-    if recipe.weights is not None or recipe.loader != "torch":
+    """Return the weights' file: the one that is named, or the only one that is called as this loader's are.
+
+    Raises RecipeError.
+    """
+    known, path = FORMATS[recipe.loader], recipe.directory / FILE
+    if not known.names:
         return recipe.weights
     examples = {recipe.holdout, recipe.golden}
-    found = sorted(
-        str(path.relative_to(recipe.directory))
-        for path in recipe.directory.rglob("*.safetensors")
-        if str(path.relative_to(recipe.directory)) not in examples
-    )
+    names = [one.relative_to(recipe.directory).as_posix() for one in sorted(recipe.directory.rglob("*"))]
+    found = [recipe.weights] if recipe.weights else [name for name in names if _called(name, known.names)]
+    found = [name for name in found if name not in examples]
+    pickles = [name for name in (found if recipe.weights else names) if is_pickle(name)]
+    if pickles and (recipe.weights or not found):
+        raise RecipeError(
+            f"{recipe.directory / pickles[0]}: a pickle, which runs code when it is read, so the loader "
+            f"'{recipe.loader}' reads none; write {known.written_by}, or wrap it in a class, with loader = \"python\""
+        )
     if len(found) != 1:
         have = ", ".join(found) or "none"
-        raise RecipeError(f'{recipe.directory / FILE}: .safetensors files: {have}; name one with weights = "…"')
+        expected = " or ".join(known.names)
+        raise RecipeError(f'{path}: files called {expected}: {have}; name one with weights = "…"')
     return found[0]
+
+
+def _called(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(name.rpartition("/")[2], one) for one in patterns)
 
 
 def _check_keys(path: Path, document: Mapping[str, Any]) -> None:
     for key, value in document.items():
         if key not in KEYS:
-            raise RecipeError(f"{path}: unknown key '{key}'; {_suggest(key, KEYS)}")
+            raise RecipeError(f"{path}: unknown key '{key}'; {suggestion(key, KEYS)}")
         if type(value) not in KEYS[key]:
             expected = " or ".join(TOML_WORDS[kind] for kind in KEYS[key])
             raise RecipeError(f"{path}: {key} = {value!r}, expected {expected}")
     for key in REQUIRED:
         if key not in document:
             raise RecipeError(f"{path}: '{key}' is missing, see docs/bundles.md")
-    if document["loader"] not in LOADERS:
-        raise RecipeError(f"{path}: loader {document['loader']!r}, expected one of {', '.join(LOADERS)}")
+    _check_loader(path, document)
     for key in ("entrypoint", *FUNCTIONS):
-        if key in document and not ENTRYPOINT.fullmatch(document[key]):
+        if key in document and not ENTRYPOINT_FORM.fullmatch(document[key]):
             raise RecipeError(f'{path}: {key} {document[key]!r}, expected module:name, such as "model:build"')
     python = document.get("python")
     if python is not None and not PYTHON.fullmatch(python):
@@ -208,41 +242,18 @@ def _check_keys(path: Path, document: Mapping[str, Any]) -> None:
         raise RecipeError(f"{path}: max_batch_size = {document['max_batch_size']}, expected a whole number above 0")
 
 
-def _suggest(key: str, known: Iterable[str]) -> str:
-    close = get_close_matches(key, known, 1)
-    return f"did you mean '{close[0]}'?" if close else f"expected one of {', '.join(sorted(known))}"
-
-
-def _tensors(path: Path, side: str, entries: Sequence[Any]) -> tuple[TensorSpec, ...]:
-    if not entries:
-        raise RecipeError(f"{path}: {side}: expected at least one table with name, datatype and shape")
-    allowed = {"name", "datatype", "shape"} | OPTIONAL[side]
-    specs = []
-    for position, entry in enumerate(entries):
-        where = f"{path}: {side}[{position}]"
-        if not isinstance(entry, Mapping):
-            raise RecipeError(f"{where}: {entry!r}, expected a table with {', '.join(sorted(allowed))}")
-        for key in sorted(set(entry) - allowed):
-            raise RecipeError(f"{where}: unknown key '{key}'; {_suggest(key, allowed)}")
-        for key in ("name", "datatype", "shape"):
-            if key not in entry:
-                raise RecipeError(f"{where}: '{key}' is missing")
-        if not isinstance(entry["name"], str) or not entry["name"]:
-            raise RecipeError(f"{where}: name = {entry['name']!r}, expected text")
-        labels = entry.get("labels", [])
-        if not isinstance(entry["shape"], list) or not isinstance(labels, list):
-            raise RecipeError(f"{where}: shape = {entry['shape']!r}, labels = {labels!r}, expected lists")
-        if not isinstance(entry.get("content_type", ""), str):
-            raise RecipeError(f"{where}: content_type = {entry['content_type']!r}, expected text")
-        try:
-            specs.append(TensorSpec(**entry))
-        except RecipeError as error:
-            raise RecipeError(f"{where}: {error}") from error
-    names = [spec.name for spec in specs]
-    for name in names:
-        if names.count(name) > 1:
-            raise RecipeError(f"{path}: {side}: the name '{name}' stands twice")
-    return tuple(specs)
+def _check_loader(path: Path, document: Mapping[str, Any]) -> None:
+    loader = document["loader"]
+    known = FORMATS.get(loader)
+    if known is None:
+        raise RecipeError(f"{path}: loader {loader!r}, expected one of {', '.join(FORMATS)}")
+    needed = (*(("entrypoint",) if loader in ENTRYPOINT else ()), *(() if known.self_describing else TENSORS))
+    for key in needed:
+        if key not in document:
+            raise RecipeError(f"{path}: '{key}' is missing, see docs/bundles.md")
+    for key in ("entrypoint", "parameters"):
+        if key in document and loader not in ENTRYPOINT:
+            raise RecipeError(f"{path}: {key} is for a bundle's own code, and the loader '{loader}' calls none")
 
 
 def _numbers(path: Path, key: str, table: Mapping[str, Any]) -> dict[str, float]:
@@ -288,8 +299,8 @@ def _check_files(path: Path, recipe: Recipe) -> None:
             raise RecipeError(f"{path}: {key} = {name!r}: no such file in {recipe.directory}")
 
 
-def _arrays(path: Path) -> dict[str, Array]:
-    """Read all arrays of a file; numpy tells one array from an archive of them by the content, not by the name."""
+def read_arrays(path: Path) -> dict[str, Array]:
+    """Read all arrays of a file; numpy tells one array from an archive of them by the content. Raises RecipeError."""
     if path.suffix not in (".npz", ".npy", ".safetensors"):
         raise RecipeError(f"{path}: expected a .npz, .npy or .safetensors file")
     try:

@@ -3,6 +3,7 @@
     refs/tags/<model>/<version>                 a version, given once and never moved
     refs/heads/<model>/<branch>                 where work goes on
     refs/environments/<environment>/<model>     what is desired to serve there
+    refs/proposals/<id>                         a branch's head, proposed for an environment
 
 Each ref points at a commit whose tree holds one small file, `bundle.json`: the digest, and why. So the history of a
 ref is the history of what it named, with actor, reason and time, any git server can host it, and no weights are in it.
@@ -39,6 +40,8 @@ from bundles.errors import BundleError, HomeError, RefConflict, UnknownReference
 FILE = b"bundle.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """Models, versions, branches and environments: safe as a path, a URL part and a metric label."""
+KINDS = {("tags", 4), ("heads", 4), ("environments", 4), ("proposals", 3)}
+"""What refs are called, and of how many parts their names are."""
 Kind = TypeVar("Kind", Blob, Commit, Tree)
 LOCK_SECONDS = 10.0
 """A ref is locked for as long as it takes to write 41 bytes to disk; a lock file of this age was left behind."""
@@ -70,14 +73,14 @@ def check_name(kind: str, name: str) -> str:
 
 
 def check_ref(name: str) -> str:
-    """Return a ref's full name when it is one of the three kinds. Raises BundleError.
+    """Return a ref's full name when it is one of the four kinds. Raises BundleError.
 
     >>> check_ref("refs/environments/production/signs")
     'refs/environments/production/signs'
     """
     parts = name.split("/")
-    if len(parts) != 4 or parts[0] != "refs" or parts[1] not in ("tags", "heads", "environments"):
-        msg = f"ref {name[:200]!r}: expected refs/tags/…/…, refs/heads/…/… or refs/environments/…/…"
+    if parts[0] != "refs" or (*parts[1:2], len(parts)) not in KINDS:
+        msg = f"ref {name[:200]!r}: expected refs/tags/…/…, refs/heads/…/…, refs/environments/…/… or refs/proposals/…"
         raise BundleError(msg)
     for part in parts[2:]:
         check_name("ref", part)

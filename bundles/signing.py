@@ -31,7 +31,9 @@ from securesystemslib.signer._key import SSlibKey
 from bundles.errors import BundleError, HomeError, UntrustedBundle
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
+TRUST_HINT = "; if you trust the signer: snowgate bundle trust KEY.pub"
 STATEMENT = "https://in-toto.io/Statement/v1"
+TYPES = "types.txt"
 
 
 class Keys:
@@ -46,43 +48,82 @@ class Keys:
         try:
             if not path.exists():
                 self._path.mkdir(parents=True, exist_ok=True, mode=0o700)
-                _make_key(path)
-            key = load_pem_private_key(path.read_bytes(), password=None)
+                make_key(path)
         except OSError as error:
-            msg = f"{path}: can't be read or made: {error.strerror}; give another folder with --home"
+            msg = f"{path}: can't be made: {error.strerror}; give another folder with --home"
             raise HomeError(msg) from error
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            msg = f"{path}: is not an ed25519 private key in PEM form: {error}; bring back the key that was there"
-            raise HomeError(msg) from error
-        if not isinstance(key, Ed25519PrivateKey):
-            msg = f"{path}: holds {type(key).__name__}, expected an ed25519 private key"
-            raise HomeError(msg)
-        return CryptoSigner(key)
+        return read_signer(path)
 
     def trusted(self) -> list[SSlibKey]:
-        """Return the public keys whose signatures count here: the home's own, and those in `trusted/`.
+        """Return the public keys whose signatures count here: see `named`. Raises HomeError."""
+        return list(self.named().values())
+
+    def named(self) -> dict[str, SSlibKey]:
+        """Return them by name: `home` is the home's own, those in `trusted/` are called by their files.
 
         A home that has signed nothing yet has no key of its own, and looking must not make one. Raises HomeError.
         """
-        own = [self.signer().public_key] if (self._path / "home.pem").exists() else []
-        return [*own, *map(_public, sorted((self._path / "trusted").glob("*.pub")))]
+        own = {"home": self.signer().public_key} if (self._path / "home.pem").exists() else {}
+        files = sorted((self._path / "trusted").glob("*.pub"))
+        return own | {path.stem: public_key(path) for path in files}
 
     def trust(self, path: Path) -> str:
         """Trust a public key (a PEM file) from now on, and return its id. Raises BundleError."""
-        key = _public(path)
+        key = public_key(path)
         folder = self._path / "trusted"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{key.keyid[:16]}.pub").write_bytes(path.read_bytes())
         return key.keyid
 
+    def trust_type(self, name: str) -> None:
+        """Let models be made of a type from now on, such as `sklearn.tree._tree.Tree`. Raises BundleError."""
+        if not all(part.isidentifier() for part in name.split(".")) or "." not in name:
+            msg = f"type {name!r}: expected a module and a name in it, such as sklearn.tree._tree.Tree"
+            raise BundleError(msg)
+        folder = self._path / "trusted"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / TYPES).open("a+") as file:
+            file.seek(0)
+            if name not in file.read().split():
+                file.write(f"{name}\n")
+
+    def trusted_types(self) -> list[str]:
+        """Return the types of which models may be made here, beside those that a loader knows to be harmless."""
+        path = self._path / "trusted" / TYPES
+        return path.read_text().split() if path.exists() else []
+
     def public_pem(self) -> bytes:
         """Return the home's own public key, for others to trust."""
-        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.signer().public_key.keyval["public"]))
-        return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        return public_pem(self.signer().public_key)
 
 
-def _make_key(path: Path) -> None:
-    """Make a private key that appears whole, and once: of several processes that make it, one has made it."""
+def public_pem(key: SSlibKey) -> bytes:
+    """Return a public key as a PEM file holds it."""
+    public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.keyval["public"]))
+    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def read_signer(path: Path) -> CryptoSigner:
+    """Read a private key. Raises HomeError, saying what the file holds and what was expected."""
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except OSError as error:
+        msg = f"{path}: can't be read: {error.strerror}; `snowgate key new FILE` makes a key"
+        raise HomeError(msg) from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        msg = f"{path}: is not an ed25519 private key in PEM form: {error}; `snowgate key new FILE` makes one"
+        raise HomeError(msg) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        msg = f"{path}: holds {type(key).__name__}, expected an ed25519 private key"
+        raise HomeError(msg)
+    return CryptoSigner(key)
+
+
+def make_key(path: Path) -> None:
+    """Make a private key that appears whole, and once: of several processes that make it, one has made it.
+
+    Raises OSError.
+    """
     descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=".new-")  # Mode 0600.
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -96,7 +137,8 @@ def _make_key(path: Path) -> None:
         Path(made).unlink()
 
 
-def _public(path: Path) -> SSlibKey:
+def public_key(path: Path) -> SSlibKey:
+    """Read a public key from a PEM file. Raises BundleError."""
     try:
         key = load_pem_public_key(path.read_bytes())
     except (OSError, ValueError, UnsupportedAlgorithm) as error:
@@ -153,10 +195,7 @@ def unseal(envelope: dict[str, Any], payload_type: str, trusted: Sequence[SSlibK
         if any(key.keyid in opened.signatures for key in trusted):
             msg = f"{what}: the signature of {signers} is not of what it stands under; it was altered"
         else:
-            msg = (
-                f"{what}: signed by {signers or 'nobody'}, which this home does not trust; "
-                "if you trust the signer: snowgate bundle trust KEY.pub"
-            )
+            msg = f"{what}: signed by {signers or 'nobody'}, which this home does not trust{TRUST_HINT}"
         raise UntrustedBundle(msg) from error
     return next(iter(accepted)), bytes(opened.payload)
 

@@ -20,15 +20,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import Metric
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import BeforeValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from gateway import metrics_page
+from gateway.admin_bodies import Act, Actor, Body, Reason
 from gateway.console.live import Live
 from gateway.console.pages import add_console
 from gateway.guard import Guard
 from gateway.operations import Operations
 from gateway.prediction import LISTED_SECONDS, ROWS_MAX
 from gateway.problems import DESCRIBED, add_problem_handlers
+from gateway.proposal_routes import proposal_routes
 from gateway.traffic import Sampler, Traffic
 from monitors.log.question import Question
 
@@ -48,15 +50,6 @@ def _rfc3339(given: str) -> str:
 
 Moment = Annotated[datetime, BeforeValidator(_rfc3339)]
 
-Actor = Annotated[str, Field(min_length=1, max_length=128, description="Who does it; goes into the audit log.")]
-Reason = Annotated[str, Field(max_length=4096, description="Why, in a sentence; goes into the audit log.")]
-
-
-class Body(BaseModel):
-    """What a request may hold; an unknown field is an error."""
-
-    model_config = ConfigDict(extra="forbid")
-
 
 class Deploy(Body):
     """Which bundle an environment shall serve."""
@@ -64,13 +57,6 @@ class Deploy(Body):
     reference: str = Field(max_length=512, description="model@version, model@branch or sha256:…")
     canary: int | None = Field(None, ge=1, le=99, description="Percent of the traffic; null for all of it.")
     again: bool = Field(default=False, description="Take back a rejection; needs a reason.")
-    actor: Actor = "api"
-    reason: Reason = ""
-
-
-class Act(Body):
-    """Who acts, and why."""
-
     actor: Actor = "api"
     reason: Reason = ""
 
@@ -133,6 +119,7 @@ def create_app(
     app.include_router(_deployments(operations), prefix="/api/v1", tags=["deployments"])
     app.include_router(_incidents(operations), prefix="/api/v1", tags=["incidents"])
     app.include_router(_looking(operations, traffic), prefix="/api/v1", tags=["looking"])
+    app.include_router(proposal_routes(operations), prefix="/api/v1", tags=["proposals"])
     add_console(app, operations, traffic, app.state.live)
 
     @app.get("/metrics", include_in_schema=False)

@@ -68,12 +68,13 @@ async def run_gateway(home: Home, settings: Settings, on_ready: Callable[[Addres
         SettingsError: another address than loopback without keys; a port that is in use; tracing without its extra;
             redaction without its extra, or by a path that is none; headers of the export that can't be read.
         HomeError: the home can't be written, or is served already.
+        PolicyError: the policy can't be read.
     """
     check_exposure(settings)
     check_tracing(settings)
     check_export(settings)
     check_keeping(settings)
-    home.make()
+    home.make().policy()  # One that can't be read would refuse every bundle, later, and one by one.
     with ExitStack() as files:
         files.enter_context(home.lock())
         for damage in recover_all(home.log):

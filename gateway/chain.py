@@ -7,16 +7,15 @@ what the monitors knew of the model when the answer was given.
 
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from bundles.bundle import Bundle, open_bundle
-from bundles.digest import sha256_file
+from bundles.data import whereabouts
 from bundles.errors import BundleError, CorruptBundle
 from bundles.home import Home
 from bundles.manifest import WEIGHT_TYPE
 from bundles.refs import GitRefs, Ref
+from bundles.reproduction.statement import last
 from gateway.prediction import bundle_json
 from monitors.log.record import Record
 from state import State
@@ -45,7 +44,7 @@ def chain(record: Record, home: Home, refs: GitRefs, state: State) -> dict[str, 
         **_intact(bundle),
         "weights": _weights(bundle),
         "code": shown["code"],
-        "data": [one | _looked_at(one) for one in shown["data"]],
+        "data": [one | {"bytes": whereabouts(bundle, one, home.data())} for one in shown["data"]],
         "environment": shown["environment"],
         "trained": {
             "by": shown["authors"],
@@ -54,6 +53,7 @@ def chain(record: Record, home: Home, refs: GitRefs, state: State) -> dict[str, 
             "finished": run.get("finished"),
             "command": run.get("command"),
         },
+        "reproduced": last(shown["reproductions"]),
         "signed": shown["signatures"],
     }
 
@@ -118,19 +118,6 @@ def _intact(bundle: Bundle) -> dict[str, Any]:
     except CorruptBundle as error:
         return {"intact": False, "problem": str(error)}
     return {"intact": True, "problem": None}
-
-
-def _looked_at(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what became of a file of training data: `here`, `altered`, `missing`, or `elsewhere` (no file)."""
-    url = urlsplit(data.get("path") or "")
-    if url.scheme != "file":
-        return {"bytes": "elsewhere"}
-    path = Path(unquote(url.path))
-    try:
-        same = path.stat().st_size == data["size"] and sha256_file(path) == data["sha256"]
-    except OSError:
-        return {"bytes": "missing"}
-    return {"bytes": "here" if same else "altered"}
 
 
 def _deployed(record: Record, refs: GitRefs) -> list[dict[str, Any]]:

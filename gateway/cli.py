@@ -18,6 +18,9 @@ COMMANDS = {
     "train": ("gateway.commands.train:train", "Run a training command, record it, and pack what it made."),
     "bundle": ("gateway.commands.bundle:bundle", "Pack, list, show, verify and trust bundles."),
     "deploy": ("gateway.commands.deploy:deploy", "Say which version an environment shall serve."),
+    "proposal": ("gateway.commands.proposal:proposal", "Propose a branch for an environment, review and merge it."),
+    "policy": ("gateway.commands.policy:policy", "See whose words about bundles count, and what is asked of them."),
+    "key": ("gateway.commands.key:key", "Make keys for people, and show their public halves."),
     "withdraw": ("gateway.commands.withdraw:withdraw", "Serve a model no more in an environment."),
     "rollout": ("gateway.commands.rollout:rollout", "See a rollout, promote or abort it; scale runners."),
     "prediction": (
@@ -27,6 +30,7 @@ COMMANDS = {
     "incident": ("gateway.commands.incident:incident", "See what shifted, acknowledge it, decide about it."),
     "monitor": ("gateway.commands.monitor:monitor", "See what is watched, and how far it is from a page."),
     "log": ("gateway.commands.log:log", "Check the prediction log, and see who follows it."),
+    "data": ("gateway.commands.data:data", "Keep, bring back and look for the training data that bundles name."),
     "config": ("gateway.commands.config:config", "Show the settings and where each comes from."),
     "doctor": ("gateway.commands.doctor:doctor", "Check that this machine can serve."),
     "completion": ("gateway.commands.completion:completion", "Print the completion script for your shell."),

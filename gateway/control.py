@@ -26,6 +26,7 @@ from gateway.audit import audit, now
 from gateway.beside import Beside
 from gateway.channel import Channel
 from gateway.children import Child, always
+from gateway.gate import MOVED_BACK
 from gateway.log_watch import LogWatch
 from gateway.reconcile import Actual, Bundle, Decision, Desired, decide
 from gateway.runner import Runner
@@ -313,7 +314,8 @@ class Control:
         """After a rejection the ref must not go on desiring what was rejected."""
         if ref is None or decision.ref_back is None or ref.digest == decision.ref_back.digest:
             return
-        details = {"model": ref.name.rpartition("/")[2], "version": decision.ref_back.version, "canary": None}
+        model = ref.name.rpartition("/")[2]
+        details = {"model": model, "version": decision.ref_back.version, "canary": None, MOVED_BACK: True}
         self._refs.set(
             ref.name,
             decision.ref_back.digest,

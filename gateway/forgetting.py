@@ -24,6 +24,8 @@ from monitors.log import tensors
 from monitors.log.erasures import note_erasures
 from monitors.log.errors import LogError
 from monitors.log.forget import Found, Wanted
+from monitors.log.label_files import withdraw_labels
+from monitors.log.sealing import sealing
 from state import State
 
 Eraser = Callable[[Home, Found], Mapping[str, int]]
@@ -38,7 +40,11 @@ def erase_tensor_files(home: Home, _found: Found) -> Mapping[str, int]:
 def erase_labels(home: Home, found: Found) -> Mapping[str, int]:
     """Erase what was said of the predictions, and the way from their clients' ids to them."""
     with closing(Labels(home)) as labels:
-        return {"labels": labels.forget(found.ids)}
+        erased = labels.forget(found.ids)
+    if erased:
+        with sealing(home.log, wait=True):
+            withdraw_labels(home.log)
+    return {"labels": erased}
 
 
 ERASERS: tuple[Eraser, ...] = (erase_tensor_files, erase_labels)

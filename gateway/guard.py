@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from hashlib import sha256
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.problems import problem
@@ -21,6 +22,8 @@ BODY_BYTES_MAX = 64 * 1024
 """A deployment or a decision with a long reason takes some kilobytes."""
 LARGER = {"/api/v1/labels": 4 * 1024 * 1024}
 """Ten thousand labels at some 200 bytes, and as much again."""
+IDENTITY = "snowgate.identity"
+"""Where in a request's scope the caller's key is named, once it was found to be one."""
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 POLICY = (
@@ -95,12 +98,23 @@ class Guard:
                 return 413, f"body: {length} bytes, expected at most {longest}"
         if self._keys is not None and scope["path"] not in OPEN_PATHS:
             key = given_key(headers)
-            if key is None or sha256(key.encode()).hexdigest() not in self._keys:
+            digest = None if key is None else sha256(key.encode()).hexdigest()
+            scope[IDENTITY] = f"api-key {digest[:12]}" if digest else None
+            if digest not in self._keys:
                 return (
                     401,
                     "API key: missing or unknown, expected X-API-Key, Authorization: Bearer, or Basic's password",
                 )
         return None
+
+
+def identity(request: Request, claimed: str) -> str:
+    """Return who calls: the API key by the beginning of its SHA-256, with the name that is claimed beside it.
+
+    Where no keys are asked for, the claim is all that is known.
+    """
+    key = request.scope.get(IDENTITY)
+    return claimed if key is None else f"{claimed} ({key})"
 
 
 def given_key(headers: Headers) -> str | None:

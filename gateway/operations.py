@@ -14,6 +14,7 @@ from bundles.bundle import open_bundle
 from bundles.errors import BundleError, RefConflict, UnknownReference
 from bundles.home import Home
 from bundles.refs import GitRefs, Ref, check_name
+from bundles.reproduction.statement import last, reproductions
 from gateway.audit import audit, now
 from gateway.chain import chain
 from gateway.deployment import deployment_json, rollout_json
@@ -39,27 +40,22 @@ class OperationError(Exception):
 
 
 class Operations:
-    """All that an operator can do with one home. Safe to use from several threads and processes."""
+    """All that an operator can do with one `home` and its live `state`. Safe for several threads and processes."""
 
     def __init__(self, home: Home, state: State, incidents: Incidents) -> None:
-        self._home = home
-        self._state = state
+        self.home = home
+        self.state = state
         self._incidents = incidents
         self.labels = Labels(home)
         self._opened: GitRefs | None = None
         self._opening = Lock()
 
     @property
-    def state(self) -> State:
-        """The home's live state."""
-        return self._state
-
-    @property
     def refs(self) -> GitRefs:
         """The home's refs, opened once."""
         with self._opening:
             if self._opened is None:
-                self._opened = self._home.refs()
+                self._opened = self.home.refs()
             return self._opened
 
     def deploy(
@@ -80,9 +76,9 @@ class Operations:
             OperationError: unknown reference (404); rejected, or moved by somebody else (409); a bad value (422).
         """
         _check_canary(canary)
-        digest, model, version = self._resolve(reference)
-        name = _environment_ref(environment, model)
-        rejection = self._state.get(_rejection_key(environment, digest))
+        digest, model, version = self.resolve(reference)
+        name = environment_ref(environment, model)
+        rejection = self.state.get(rejection_key(environment, digest))
         if rejection is not None and not again:
             body = rejection.body
             raise OperationError(
@@ -98,7 +94,7 @@ class Operations:
             # Before the ref: control would see a desired bundle that is rejected, and move the ref back.
             changes.append(Change(rejection.key, None, rejection.revision))
         before = self.refs.get(name)
-        self._state.commit(*changes)
+        self.state.commit(*changes)
         what = f"deploy version {version}" if canary is None else f"deploy version {version} as canary at {canary} %"
         self._move(name, before, digest, actor, reason or what, {"model": model, "version": version, "canary": canary})
         return self.deployment(model, environment)
@@ -109,28 +105,28 @@ class Operations:
         Raises:
             OperationError: it is not deployed (404); somebody else moved the ref first (409).
         """
-        name = _environment_ref(environment, model)
+        name = environment_ref(environment, model)
         before = self.refs.get(name)
         if before is None or before.digest is None:
             raise OperationError(f"{model} is not deployed in {environment}: nothing to withdraw", 404)
         details = {"environment": environment, "digest": before.digest, "version": before.details.get("version")}
-        self._state.commit(audit(actor, "withdraw", model, reason, details))
+        self.state.commit(audit(actor, "withdraw", model, reason, details))
         gone = {"model": model, "version": None, "canary": None}
         self._move(name, before, None, actor, reason or f"withdraw version {details['version']}", gone)
         return self.deployment(model, environment)
 
     def deployment(self, model: str, environment: str) -> dict[str, Any]:
         """Tell what is desired, what is, and in one sentence why they differ. Raises OperationError (404)."""
-        ref = self.refs.get(_environment_ref(environment, model))
-        route = self._state.get(f"routes/{model}")
+        ref = self.refs.get(environment_ref(environment, model))
+        route = self.state.get(f"routes/{model}")
         if route is not None and route.body["environment"] != environment:
             route = None
         if ref is None and route is None:
             raise OperationError(
                 f"{model} is not deployed in {environment}; `snowgate deploy {model}@VERSION --to {environment}`", 404
             )
-        status = self._state.get(f"deployments/{environment}/{model}")
-        rejected = [one.body for one in self._state.list(f"rejected/{environment}/") if one.body["model"] == model]
+        status = self.state.get(f"deployments/{environment}/{model}")
+        rejected = [one.body for one in self.state.list(f"rejected/{environment}/") if one.body["model"] == model]
         return deployment_json(model, environment, ref, route, status, rejected)
 
     def rollout(self, model: str, environment: str) -> dict[str, Any]:
@@ -140,7 +136,7 @@ class Operations:
     def rollouts(self) -> list[dict[str, Any]]:
         """Tell the same of every model that is deployed or routed, by its name; see `rollout`."""
         deployed = {ref.name.split("/")[3]: ref.name.split("/")[2] for ref in self.refs.list("refs/environments/")}
-        routed = {one.body["model"]: one.body["environment"] for one in self._state.list("routes/")}
+        routed = {one.body["model"]: one.body["environment"] for one in self.state.list("routes/")}
         return [self.rollout(model, place) for model, place in sorted((deployed | routed).items())]
 
     def promote(self, model: str, environment: str, *, actor: str, reason: str = "") -> dict[str, Any]:
@@ -148,7 +144,7 @@ class Operations:
         deployment, ref = self._running_canary(model, environment, "promote")
         desired = deployment["desired"]
         details = {"environment": environment, "digest": desired["digest"], "version": desired["version"]}
-        self._state.commit(audit(actor, "promote", model, reason, details))
+        self.state.commit(audit(actor, "promote", model, reason, details))
         self._move(
             ref.name,
             ref,
@@ -177,8 +173,8 @@ class Operations:
             "incident": None,
             "time": now(),
         }
-        self._state.commit(
-            Change(_rejection_key(environment, desired["digest"]), rejection),
+        self.state.commit(
+            Change(rejection_key(environment, desired["digest"]), rejection),
             audit(actor, "abort", model, reason, rejection),
         )
         effect = (
@@ -200,28 +196,28 @@ class Operations:
         self.deployment(model, environment)
         details = {"environment": environment, "replicas": replicas}
         body = None if replicas is None else {"replicas": replicas, "actor": actor, "reason": reason, "time": now()}
-        self._state.commit(Change(f"scale/{environment}/{model}", body), audit(actor, "scale", model, reason, details))
+        self.state.commit(Change(f"scale/{environment}/{model}", body), audit(actor, "scale", model, reason, details))
         return self.rollout(model, environment)
 
     def prediction(self, id: str, *, chain_wanted: bool = False) -> dict[str, Any]:
         """Return one prediction, with its `provenance` when the chain is wanted. Raises OperationError (404, 422)."""
         try:
-            record = LogReader(self._home.log).find(id)
+            record = LogReader(self.home.log).find(id)
         except ValueError as error:
             raise OperationError(str(error), 422) from error
         except LogError as error:
             raise OperationError(f"prediction {id}: {error}; `snowgate log verify` says more", 500) from error
         if record is None:
             raise OperationError(
-                f"prediction {id}: not in the log of home {self._home.path}; is it another home's (--home)?", 404
+                f"prediction {id}: not in the log of home {self.home.path}; is it another home's (--home)?", 404
             )
         shown = record_json(record) | {"labels": self.labels.of(record.id)}
-        return shown | {"provenance": chain(record, self._home, self.refs, self._state)} if chain_wanted else shown
+        return shown | {"provenance": chain(record, self.home, self.refs, self.state)} if chain_wanted else shown
 
     def predictions(self, question: Question) -> list[dict[str, Any]]:
         """Return rows of the inference table, newest first. Raises OperationError: a bad condition (422) and others."""
         try:
-            return rows_json(self._home.log, question)
+            return rows_json(self.home.log, question)
         except (QueryRefused, NotInstalled) as error:
             raise OperationError(str(error), 422) from error
         except LogError as error:
@@ -239,7 +235,7 @@ class Operations:
 
     def incident(self, id: str) -> dict[str, Any]:
         """Return one incident. Raises OperationError (404)."""
-        if self._state.get(f"incidents/{id}") is None:
+        if self.state.get(f"incidents/{id}") is None:
             raise OperationError(f"incident {id[:64]}: unknown; `snowgate incident list` shows all", 404)
         return self._incidents.get(id)
 
@@ -250,7 +246,7 @@ class Operations:
             incident = self._incidents.acknowledge(id, actor, reason)
         except self._incidents.refusal as error:
             raise OperationError(str(error), 409) from error
-        self._state.commit(audit(actor, "acknowledge", id, reason, {"model": incident["model"]}))
+        self.state.commit(audit(actor, "acknowledge", id, reason, {"model": incident["model"]}))
         return incident
 
     def decide(self, id: str, verdict: str, *, actor: str, reason: str) -> dict[str, Any]:
@@ -269,13 +265,16 @@ class Operations:
         except self._incidents.refusal as error:
             raise OperationError(str(error), 409) from error
         details = {key: incident[key] for key in ("model", "version", "bundle")} | {"verdict": verdict}
-        self._state.commit(audit(actor, "decide", id, reason, details))
+        self.state.commit(audit(actor, "decide", id, reason, details))
         if incident.get("cause") == "runner" and verdict != "model-broken":
             return incident | {"effect": RUNNER_EFFECT.format_map(incident)}
         return incident | {"effect": EFFECTS[verdict].format_map(incident)}
 
     def bundles(self) -> list[dict[str, Any]]:
-        """Return all bundles of the home that have a name, newest first: digest, model, version, refs, created."""
+        """Return all bundles of the home that have a name, newest first: digest, model, version, refs, created.
+
+        And `reproduced`, the last verdict on training it again; None when nobody whom this home trusts has tried.
+        """
         found: dict[str, dict[str, Any]] = {}
         names: dict[str, list[str]] = {}
         for ref in self.refs.list("refs/"):
@@ -286,17 +285,27 @@ class Operations:
                 model, version = ref.name.split("/")[2:4]
                 created = ref.details.get("created", ref.time)
                 found[ref.digest] = {"digest": ref.digest, "model": model, "version": version, "created": created}
-        listed = [one | {"refs": sorted(names[digest])} for digest, one in found.items()]
+        listed = [
+            one | {"refs": sorted(names[digest]), "reproduced": self._reproduced(digest)}
+            for digest, one in found.items()
+        ]
         return sorted(listed, key=lambda one: str(one["created"]), reverse=True)
+
+    def _reproduced(self, digest: str) -> str | None:
+        try:
+            said = last(reproductions(self.home.store(), digest, self.home.keys().trusted()))
+        except BundleError:
+            return None  # Its statements can't be read; `bundle show` and `verify` say why.
+        return None if said is None else str(said["verdict"])
 
     def bundle(self, reference: str) -> dict[str, Any]:
         """Return all that is known of one bundle. Raises OperationError (404, 422)."""
-        digest, _model, _version = self._resolve(reference)
+        digest, _model, _version = self.resolve(reference)
         try:
-            found = bundle_json(open_bundle(self._home.store(), digest), self._home, self.refs)
+            found = bundle_json(open_bundle(self.home.store(), digest), self.home, self.refs)
         except BundleError as error:
             raise OperationError(str(error), 422) from error
-        return found | {"engines": [one.body for one in self._state.list(f"engines/{digest}/")]}
+        return found | {"engines": [one.body for one in self.state.list(f"engines/{digest}/")]}
 
     def forget_engines(self, reference: str, *, actor: str, reason: str = "") -> list[dict[str, Any]]:
         """Have a bundle's engines tried again when it is next loaded; return what was known of them until now.
@@ -304,15 +313,15 @@ class Operations:
         Raises:
             OperationError: unknown reference (404, 422).
         """
-        digest, model, version = self._resolve(reference)
-        found = self._state.list(f"engines/{digest}/")
+        digest, model, version = self.resolve(reference)
+        found = self.state.list(f"engines/{digest}/")
         entry = audit(actor, "forget-engines", model, reason, {"digest": digest, "version": version})
-        self._state.commit(*(Change(one.key, None, one.revision) for one in found), entry)
+        self.state.commit(*(Change(one.key, None, one.revision) for one in found), entry)
         return [one.body for one in found]
 
     def monitors(self) -> list[dict[str, Any]]:
         """Return every watched signal of every version: how far its evidence is from its limit."""
-        status = self._state.get("monitor/status")
+        status = self.state.get("monitor/status")
         if status is None:
             return []
         return [
@@ -325,8 +334,8 @@ class Operations:
 
     def overview(self, traffic: Traffic | None = None) -> dict[str, Any]:
         """Return all that the console shows; without `traffic`, rates are null."""
-        monitor = self._state.get("monitor/status")
-        checkpoint = self._state.get("log/checkpoint")
+        monitor = self.state.get("monitor/status")
+        checkpoint = self.state.get("log/checkpoint")
         return overview_json(
             now(),
             self.rollouts(),
@@ -336,7 +345,8 @@ class Operations:
             checkpoint.body if checkpoint else None,
         )
 
-    def _resolve(self, reference: str) -> tuple[str, str, str]:
+    def resolve(self, reference: str) -> tuple[str, str, str]:
+        """Return digest, model and version. Raises OperationError: unknown (404), without a version (422)."""
         try:
             digest, model, version = self.refs.resolve(reference)
         except UnknownReference as error:
@@ -347,7 +357,7 @@ class Operations:
 
     def _running_canary(self, model: str, environment: str, verb: str) -> tuple[dict[str, Any], Ref]:
         deployment = self.deployment(model, environment)
-        ref = self.refs.get(_environment_ref(environment, model))
+        ref = self.refs.get(environment_ref(environment, model))
         desired = deployment["desired"]
         if ref is None or desired is None or desired["canary"] is None or deployment["phase"] == "Aborted":
             raise OperationError(
@@ -365,14 +375,16 @@ class Operations:
             raise OperationError(str(error), 409) from error
 
 
-def _environment_ref(environment: str, model: str) -> str:
+def environment_ref(environment: str, model: str) -> str:
+    """Return the ref of a model in an environment. Raises OperationError (422)."""
     try:
         return f"refs/environments/{check_name('environment', environment)}/{check_name('model', model)}"
     except BundleError as error:
         raise OperationError(str(error), 422) from error
 
 
-def _rejection_key(environment: str, digest: str) -> str:
+def rejection_key(environment: str, digest: str) -> str:
+    """Return the document that says that a bundle was rejected in an environment."""
     return f"rejected/{environment}/{digest.removeprefix('sha256:')}"
 
 

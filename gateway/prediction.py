@@ -11,6 +11,7 @@ from bundles.bundle import Bundle, describe
 from bundles.errors import UntrustedBundle
 from bundles.home import Home
 from bundles.refs import GitRefs
+from bundles.reproduction.statement import reproductions
 from bundles.schema import DATATYPES
 from gateway.audit import rfc3339
 from gateway.protocol import elements
@@ -110,7 +111,8 @@ def bundle_json(bundle: Bundle, home: Home, refs: GitRefs) -> dict[str, Any]:
     """Return all that is known of a bundle, as `snowgate bundle show` prints it."""
     names = [ref.name for ref in refs.list("refs/") if ref.digest == bundle.digest]
     version = refs.version_of(bundle.digest, bundle.model)
-    return describe(bundle, version, sorted(map(ref_words, names)), _signatures(bundle, home))
+    shown = describe(bundle, version, sorted(map(ref_words, names)), _signatures(bundle, home))
+    return shown | {"reproductions": reproductions(bundle.store, bundle.digest, home.keys().trusted())}
 
 
 def ref_words(name: str) -> str:
@@ -118,13 +120,18 @@ def ref_words(name: str) -> str:
 
     >>> ref_words("refs/environments/production/signs"), ref_words("refs/tags/signs/7")
     ('signs@production', 'signs@7')
+    >>> ref_words("refs/proposals/signs-7f3a9c")
+    'proposal signs-7f3a9c'
     """
-    _refs, kind, first, second = name.split("/", 3)
+    _refs, kind, first, *rest = name.split("/")
+    if kind == "proposals":
+        return f"proposal {first}"
+    (second,) = rest
     return f"{second}@{first}" if kind == "environments" else f"{first}@{second}"
 
 
 def _signatures(bundle: Bundle, home: Home) -> list[dict[str, Any]]:
-    trusted = home.keys().trusted()
+    trusted = home.policy().public_keys()
     found = []
     for envelope in bundle.store.attestations(bundle.digest):
         key = ", ".join(str(one.get("keyid", "")) for one in envelope.get("signatures", []))

@@ -148,7 +148,7 @@ class Replayer:
             self._end(next(iter(self._loaded)))
         with ExitStack() as files:
             folder = Path(files.enter_context(tempfile.TemporaryDirectory(prefix="snowgate-"))) / "bundle"
-            bundle = prepare(self._home.store(), digest, self._home.keys(), folder)
+            bundle = prepare(self._home.store(), digest, self._home.policy(), folder)
             settings = self._settings.runner_of(bundle.model)
             self._say(f"loading {bundle.model} {digest[:19]} with engine {engine}")
             python = sys.executable

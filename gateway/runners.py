@@ -17,9 +17,10 @@ from typing import Any, Literal, Protocol
 from bundles.bundle import Bundle
 from bundles.errors import BundleError
 from bundles.home import Home
-from bundles.loading import prepare
+from bundles.loading import unpack
 from bundles.runner.engines import CPU, EAGER
 from gateway.engines import Engines
+from gateway.gate import Gate
 from gateway.reconcile import RunnerState
 from gateway.runner import Launch, Runner
 from gateway.runner_figures import Replica, Replicas
@@ -67,10 +68,13 @@ class ReplicaSet:
         self._task = asyncio.create_task(self._prepare(), name=f"prepare {digest[:19]}")
 
     async def _prepare(self) -> None:
-        """Check the bundle whole, unpack it and see to its environment, then start the replicas."""
+        """Ask the policy, check the bundle whole, unpack it and see to its environment, then start the replicas."""
         home = self._runners.home
         try:
-            self.bundle = await asyncio.to_thread(prepare, home.store(), self.digest, home.keys(), self.directory)
+            await asyncio.to_thread(self._runners.gate.check, self.digest)
+            self.bundle = await asyncio.to_thread(
+                lambda: unpack(home.store(), self.digest, self.directory, home.policy().types)
+            )
             settings = self._runners.settings.runner_of(self.bundle.model)
             python = await asyncio.to_thread(self._python, self.bundle, settings, asyncio.get_running_loop())
             # Before the first start: all replicas then run the bundle alike. The other engines are for processors.
@@ -160,6 +164,7 @@ class Runners:
         self.environments = home.environments()
         self.changed = changed
         self.engines = Engines(state)
+        self.gate = Gate(home, state, settings.server.environment)
         self._sets: dict[str, ReplicaSet] = {}
         self._ending: set[Runner] = set()
         # A socket's path is limited to 108 bytes, and a home may lie deep: they have a short folder of their own.

@@ -45,6 +45,8 @@ NICENESS = 15
 IDLE_SECONDS = 1.0
 RETIRE_SECONDS = 60.0
 """How often ages are looked at where nothing is sealed; bytes are looked at after each segment."""
+LABELS_SECONDS = 60.0
+"""How often the files of labels are made anew where labels have come: a day with a million takes some seconds."""
 TROUBLE_SECONDS = 10.0
 """How long it leaves a disk alone that did not do what it should."""
 DAY_MS = 86_400_000
@@ -79,6 +81,7 @@ class Sealing:
         self._outages = Outages(state, settings.console_url, settings.environment, now)
         self._sealer = sealer(home, settings.limits)
         self._next_retire = 0.0
+        self._next_labels = 0.0
         self._trouble: str | None = None
         self._told: dict[str, Any] | None = None
 
@@ -92,6 +95,9 @@ class Sealing:
             if sealed is not None or time.monotonic() >= self._next_retire:
                 removed = self._sealer.retire()
                 self._next_retire = time.monotonic() + RETIRE_SECONDS
+            if sealed is None and time.monotonic() >= self._next_labels:
+                self._sealer.project_labels()
+                self._next_labels = time.monotonic() + LABELS_SECONDS
             self._tell()
         except (OSError, LogError, BundleError, apsw.Error) as error:
             self._say(f"{type(error).__name__}: {error}")
@@ -161,6 +167,8 @@ def seal_now(home: Home, settings: LogSettings, progress: Callable[[str], None],
             progress(f"segment {one.number} of {one.writer}: {one.end_seq - one.first_seq} records")
     while (sealed := work.turn()) is not None:
         progress(f"segment {sealed.number} of {sealed.writer}: {sealed.end_seq - sealed.first_seq} records")
+    if files := work.project_labels():
+        progress(f"labels of {files} models and days")
     for removal in work.retire():
         progress(f"segment {removal.segment.number} of {removal.segment.writer} is removed ({removal.reason})")
     with Manifest(home.log) as manifest:

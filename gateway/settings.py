@@ -58,6 +58,10 @@ class ServerSettings(Section):
     )
     workers: int = Field(default=1, ge=1, le=64, description="Worker processes that share the data port.")
     environment: str = Field(default="production", description="The environment whose refs are followed.")
+    policy_file: Path | None = Field(
+        default=None,
+        description="Whose words about bundles count, and what is asked of them; HOME/policy.toml if none.",
+    )
     api_keys_file: Path | None = Field(default=None, description="A file with one API key a line.")
     insecure: bool = Field(default=False, description="Serve another address than loopback without keys.")
     unit_header: str = Field(

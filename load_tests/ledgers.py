@@ -119,9 +119,9 @@ STORES: dict[str, Callable[[Path], Store]] = {
 }
 
 
-def made(data: bytes) -> Record:
-    """Make a record as the gateway does, of a model with one input and two outputs."""
-    now = time.time_ns()
+def made(data: bytes, now_ns: int | None = None) -> Record:
+    """Make a record as the gateway does, of a model with one input and two outputs, asked now or then."""
+    now = time.time_ns() if now_ns is None else now_ns
     return Record(
         id=new_id(now),
         kind="answered",
@@ -135,7 +135,8 @@ def made(data: bytes) -> Record:
         route_revision=1,
         rollout="mlp-1",
         status=200,
-        signals={"class": [1], "confidence": [0.75], "energy": [1.5]},
+        group=now % 1_000_003,
+        signals={"class": [now % 43], "confidence": [now % 99_991 / 99_991], "energy": [1.5]},
         timings={"total": 1.25, "decode": 0.05, "queue": 0.5, "compute": 0.25},
         batch_size=16,
         engine="onnxruntime",

@@ -4,8 +4,9 @@
 
 `write`: so many writers at once, each of which waits until its record is durable and then has the next one, as the
 calls of a worker do; through the gateway's own ledger, and through SQLite (WAL, synchronous=FULL) in the same place. In
-interleaved rounds; medians. `rest`: a log of N records, then looking up ids, reading all of it, and checking it. What
-the columns mean is in docs/performance.md. The result goes to standard output, progress to standard error.
+interleaved rounds; medians. `rest`: a log of N records over a hundred days, then looking up ids in it, reading all of
+it, checking it, sealing it, and asking DuckDB; ten million take 10 GB and the better part of an hour. What the columns
+mean is in docs/performance.md. The result goes to standard output, progress to standard error.
 """
 
 import argparse
@@ -13,15 +14,13 @@ import asyncio
 import gc
 import json
 import os
-import random
 import shlex
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 # In place of this script's folder, where `log.py` lies beside modules that it must not hide.
@@ -31,20 +30,15 @@ import apsw
 import uvloop
 
 from gateway.steps import Step, start
+from load_tests import at_rest
 from load_tests.comparison.machine import checkout, describe, durable_sync_ms
 from load_tests.comparison.table import add_output, publish
 from load_tests.ledgers import STORES, Store, made
-from monitors.log.reader import LogReader
-from monitors.log.writer import SegmentWriter
 
 CACHE = Path("~/.cache/snowgate-log")
 WRITERS = (1, 16, 64, 256)
 PAYLOADS = (1_024, 12_288)
 RECORDS = 1_000_000
-REST_PAYLOAD = 120  # thirty numbers, as the comparison's MLP takes
-LOOKED_UP = 500
-WAITING_MAX = 4_096
-"""Records of the experiment `rest` that wait for the disk: as many as go into one frame of half of its limit."""
 Row = dict[str, Any]
 
 
@@ -114,78 +108,6 @@ def measure_writes(work: Path, *, rounds: int, seconds: float) -> list[Row]:
     return rows
 
 
-def fill(folder: Path, count: int) -> list[str]:
-    """Write a log of so many records; return a sample of its ids, from all over it."""
-    room = threading.Semaphore(WAITING_MAX)
-
-    def durable(tokens: list[Any], error: OSError | None) -> None:
-        if error is not None:
-            raise error
-        for _ in tokens:
-            room.release()
-
-    writer = SegmentWriter(folder, "w0", durable)
-    chance, sample = random.Random(4), []
-    for number in range(count):
-        room.acquire()
-        record = made(chance.randbytes(REST_PAYLOAD))
-        writer.append(record, None)
-        if number % max(count // LOOKED_UP, 1) == 0:
-            sample.append(record.id)
-        if (number + 1) % 1_000_000 == 0:
-            say(f"{number + 1:,} written")
-    writer.close()
-    return sample
-
-
-def measure_rest(work: Path, count: int) -> list[Row]:
-    """Write a log, and measure what can be done with it."""
-    folder = work / "log"
-    sample = fill(folder, count)
-    return [
-        {"store": "segments", "payload_bytes": REST_PAYLOAD, "records": count, "operation": operation} | numbers
-        for operation, numbers in operations(folder, count, sample)
-    ]
-
-
-def operations(folder: Path, count: int, sample: Sequence[str]) -> Iterator[tuple[str, Row]]:
-    """Do each, and yield its name with its numbers."""
-    reader = LogReader(folder)
-    chosen = list(sample)
-    random.Random(5).shuffle(chosen)
-    took = []
-    for one in chosen:
-        began = time.perf_counter()
-        found = reader.find(one)
-        took.append((time.perf_counter() - began) * 1e3)
-        assert found is not None
-        assert found.id == one
-    cut = quantiles(took, n=100)
-    yield "find", {"p50_ms": round(cut[49], 3), "p99_ms": round(cut[98], 3), "looked_up": len(took)}
-    for name, run in {
-        "follow": lambda: follow(reader),
-        "read with payload": lambda: sum(1 for _ in reader.records(with_payload=True)),
-        "verify": lambda: reader.verify().records,
-    }.items():
-        say(name)
-        began, spent = time.perf_counter(), time.process_time()
-        seen = run()
-        seconds, cpu = time.perf_counter() - began, time.process_time() - spent
-        assert seen == count, f"{name}: {seen} of {count} records"
-        yield name, {"seconds": round(seconds, 3), "cpu_us_per_record": round(cpu / count * 1e6, 2)}
-    reader.close()
-
-
-def follow(reader: LogReader) -> int:
-    """Follow a log from its beginning to its end, without payloads; return how many records there were."""
-    seen, cursor = 0, {}
-    while True:
-        found, cursor = reader.read(cursor)
-        if not found:
-            return seen
-        seen += len(found)
-
-
 def document(rows: Sequence[Row], heading: Sequence[str]) -> str:
     """Return a Markdown document: the heading's lines as a list, then the tables."""
     parts = ["# The prediction log", "\n".join(f"- {line}" for line in heading)]
@@ -195,7 +117,10 @@ def document(rows: Sequence[Row], heading: Sequence[str]) -> str:
             parts += [f"## Records with {payload // 1024} KB of input", writes_table(chosen)]
     rest = [row for row in rows if "operation" in row]
     if rest:
-        parts += [f"## {rest[0]['records']:,} records with {REST_PAYLOAD} bytes of input, at rest", rest_table(rest)]
+        parts += [
+            f"## {rest[0]['records']:,} records with {rest[0]['payload_bytes']} bytes of input, at rest",
+            rest_table(rest),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -217,10 +142,17 @@ def rest_table(rows: Sequence[Row]) -> str:
     for row in rows:
         if "p50_ms" in row:
             cells = ["", "", f"{row['p50_ms']}, {row['p99_ms']}"]
+        elif "seconds" in row:
+            cost = row.get("cpu_us_per_record")
+            cells = [f"{row['seconds']:,.1f}", "" if cost is None else f"{cost:,.1f}", ""]
         else:
-            cells = [f"{row['seconds']:,.1f}", f"{row['cpu_us_per_record']:,.1f}", ""]
+            continue
         lines.append(f"| {row['operation']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    [size] = [row for row in rows if row["operation"] == "size"]
+    written = "{segments:,} segments take {segment_bytes:,} bytes, {files:,} files of Parquet {file_bytes:,}".format(
+        **size
+    )
+    return "\n".join([*lines, "", f"Sealed, {written}. Memory: at most {size['memory_mib_max']:,} MiB."])
 
 
 def arguments() -> argparse.Namespace:
@@ -255,7 +187,7 @@ def main() -> int:
         if "write" in chosen.experiments:
             rows += measure_writes(work, rounds=chosen.rounds, seconds=chosen.seconds)
         if "rest" in chosen.experiments:
-            rows += measure_rest(work, chosen.records)
+            rows += [{"store": "segments"} | row for row in at_rest.measure(work / "log", chosen.records, say)]
         machine = "{cpu}, {cpus} CPUs, {memory_gib} GiB, Linux {kernel}, {file_system}".format(**describe(work))
         python, sync = describe(work)["python"], durable_sync_ms(work)
     length = f"{chosen.rounds} rounds, points of {chosen.seconds} s"

@@ -70,7 +70,7 @@ def measure(home: Home, repeats: int) -> list[dict[str, Any]]:
         images = archive["image"]
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        bundle = prepare(open_bundle(home.store(), digest).store, digest, home.keys(), Path(folder))
+        bundle = prepare(open_bundle(home.store(), digest).store, digest, home.policy(), Path(folder))
         with RunnerProcess(Path(folder)) as runner:
             cases = [("step", severity) for severity in SEVERITIES] + [("ramp", 1.0), ("clear", 0.0)]
             for kind, severity in cases:

@@ -138,7 +138,7 @@ class Gateway:
 
 def snowgate(home: Path, *arguments: str, status: int = 0) -> Any:
     """Run a command of the command line on a home, check its exit status, and return the JSON that it printed."""
-    groups = {"bundle", "prediction", "incident", "monitor", "log", "rollout", "config"}
+    groups = {"audit", "bundle", "data", "prediction", "proposal", "incident", "monitor", "log", "rollout", "config"}
     at = 2 if arguments[0] in groups else 1
     command = [*arguments[:at], "--home", str(home), "-o", "json", *arguments[at:]]
     done = subprocess.run(

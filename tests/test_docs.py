@@ -106,12 +106,18 @@ def typed_commands() -> Iterator[tuple[str, str]]:
                 yield f"{name} --help", line.strip()
 
 
+def options_of(command: click.Command, context: click.Context) -> Iterator[str]:
+    """Yield a command's options, `--approve/--reject` as two."""
+    for parameter in command.get_params(context):
+        yield from (*parameter.opts, *parameter.secondary_opts)
+
+
 def complaint(typed: str) -> str | None:
     """Say what is wrong with a command line that is shown to users, or None."""
     words = shlex.split(re.sub(r"\s{3,}.*|\s[|#>&].*|\s…", "", typed), comments=True)
     command: click.Command = cli
     context = context_of(cli, "snowgate")
-    options = {option for parameter in command.get_params(context) for option in parameter.opts}
+    options = set(options_of(command, context))
     for word in words[1:]:
         if word == "--":
             break
@@ -127,7 +133,7 @@ def complaint(typed: str) -> str | None:
             found = command.get_command(context, word)
             assert found is not None
             command, context = found, context_of(found, word, context)
-            options |= {option for parameter in command.get_params(context) for option in parameter.opts}
+            options |= set(options_of(command, context))
     return None
 
 

@@ -44,7 +44,10 @@ ALLOWED = {  # What a floor may import of ours, beside its own package.
 VAGUE = re.compile(r"(^|_)(utils?|common|helpers?|misc|stuff|manager)($|_)")
 UNFINISHED = re.compile("TO" + r"DO|FIX" + r"ME|\bXX" + r"X\b|\bHA" + "CK")
 MACHINE_PATH = re.compile(r"(?<![\w.$}])/(?:root|home|Users|mnt|wo[r]k)/\w")
-RUNNER_MAY_IMPORT = {*sys.stdlib_module_names, "numpy", "torch", "safetensors", "onnx", "onnxruntime", "openvino"}
+RUNNER_MAY_IMPORT = {
+    *sys.stdlib_module_names, "numpy", "torch", "safetensors", "onnx", "onnxruntime", "openvino",
+    "lightgbm", "pandas", "PIL", "skops", "sklearn", "transformers", "xgboost",
+}  # fmt: skip
 
 Edge = tuple[str, str, int]
 
@@ -275,10 +278,14 @@ def test_dependencies_are_those_that_are_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {_distribution(requirement) for requirement in project["dependencies"]}
     optional = project["optional-dependencies"]
-    names = ("torch", "onnxruntime", "openvino", "otel", "parquet", "jsonpath", "images", "remote", "demo")
+    names = (
+        "torch", "onnxruntime", "openvino", "otel", "parquet", "jsonpath", "images", "remote", "demo",
+        "sklearn", "xgboost", "lightgbm", "huggingface", "adapters", "mlflow",
+    )  # fmt: skip
     extras = {_distribution(one) for name in names for one in optional[name]}
-    # Other distributions, which other libraries bring, have their packages in `google` too.
-    by_import = {**packages_distributions(), "google": ["protobuf"]}
+    # Other distributions, which other libraries bring, have their packages in `google` too, and xgboost is also
+    # to be had without the libraries for graphics cards, as xgboost-cpu.
+    by_import = {**packages_distributions(), "google": ["protobuf"], "xgboost": ["xgboost"]}
     used = set()
     for path in modules().values():
         for node in ast.walk(ast.parse(path.read_text())):

@@ -1,5 +1,6 @@
 # ruff: noqa: PTH100, PTH116, PTH120 - every Python process of a run starts with this, and pathlib is slow to import
-"""Write down which files this Python process opens, for `bundles.recording`; without `SNOWGATE_OBSERVED`, do nothing.
+"""Write down which files this Python process opens, and what it imports, for `bundles.recording`.
+Without `SNOWGATE_OBSERVED`, do nothing.
 
 `SNOWGATE_OBSERVED` names a file to which every Python process of the run appends lines of JSON, as things happen: a
 process that is killed, or forked and ended without its exit handlers, as data loaders are, has said what it saw. The
@@ -14,14 +15,16 @@ import json
 import os
 import platform
 import sys
+from contextlib import suppress
 from typing import Any
 
 VARIABLE = "SNOWGATE_OBSERVED"
 
 
 def observe(log: str) -> None:
-    """Append to `log` a line about this interpreter, and from now on one about each path opened for the first time."""
+    """Append to `log` a line about this interpreter, and from now on one about each path and module that is new."""
     seen: set[str] = set()
+    modules: set[str] = set()
 
     def say(fact: dict[str, Any]) -> None:
         descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -31,6 +34,13 @@ def observe(log: str) -> None:
             os.close(descriptor)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "import":
+            module = arguments[0].partition(".")[0]
+            if module not in modules:
+                modules.add(module)
+                with suppress(OSError):
+                    say({"import": module})
+            return
         if event != "open" or not isinstance(arguments[0], str | bytes):
             return
         try:

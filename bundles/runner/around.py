@@ -17,6 +17,8 @@ from .declared import LoadError, Refused, Spec, by_name, declared
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
+CODE = ("entrypoint", "preprocess", "postprocess")
+"""What a configuration names of the bundle's own modules."""
 
 
 class Around:
@@ -72,6 +74,11 @@ class Around:
                 shape = [rows, *(shape[1:] if shape[:1] == [-1] else shape)]
             arrays[spec["name"]] = declared(f"{who}'{spec['name']}'", made[spec["name"]], spec["datatype"], shape)
         return arrays
+
+
+def brings_code(config: Mapping[str, Any]) -> bool:
+    """Say whether anything is imported from the bundle's own folder; only then is the folder on the path."""
+    return any(config.get(key) is not None for key in CODE)
 
 
 def found(entrypoint: str) -> Any:

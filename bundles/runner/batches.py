@@ -15,7 +15,7 @@ import numpy as np
 from .connections import Answer, Frame, failure
 from .declared import Refused
 from .frames import describe, from_array
-from .loaders import Loaded
+from .loaded import Loaded
 from .model import Model
 from .rows import packed
 from .signals import of_inputs, of_outputs, widened

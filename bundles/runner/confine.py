@@ -10,10 +10,13 @@ Before numpy is imported: a thread that was there before would keep what is give
 offer is said, never left out in silence. Linux, x86-64 and aarch64; the standard library only.
 """
 
+import argparse
 import ctypes
+import json
 import os
 import platform
 import resource
+import signal
 import struct
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +28,7 @@ KINDS = ("privileges", "network", "files")
 DESCRIPTORS_MAX = 4_096
 """A runner has a connection a worker; frameworks open the files of their libraries, some hundred."""
 
-PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 22, 24, 38, 2
+PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 1, 22, 24, 38, 2
 CAPABILITIES = range(64)
 CAPABILITY_VERSION = 0x20080522
 SOCKET_CALLS = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
@@ -186,3 +189,31 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: str, rights: int) -> None:
             _checked(libc.syscall(LANDLOCK_ADD, ctypes.c_int(ruleset), ctypes.c_int(1), rule, ctypes.c_uint(0)), path)
         finally:
             os.close(place)
+
+
+def main() -> None:
+    """Confine this process, say in a file what came of it, and become the command, with the limits that were given."""
+    parser = argparse.ArgumentParser(prog="confine")
+    parser.add_argument("--scratch", required=True, help="the only folder in which it can write")
+    parser.add_argument("--report", required=True, metavar="FILE")
+    parser.add_argument("--cpu-seconds", type=int, required=True)
+    parser.add_argument("--memory-bytes", type=int, required=True)
+    parser.add_argument("command", nargs="+")
+    arguments = parser.parse_args()
+    if sys.platform == "linux":
+        _prctl("parent", PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    with Path(arguments.report).open("w") as report:
+        json.dump(confine([], arguments.scratch), report)
+    # Not the address space: frameworks reserve a hundred times of what they use.
+    for limit, most in ((resource.RLIMIT_CPU, arguments.cpu_seconds), (resource.RLIMIT_DATA, arguments.memory_bytes)):
+        hard = resource.getrlimit(limit)[1]
+        lower = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(limit, (lower, lower))
+    try:
+        os.execvp(arguments.command[0], arguments.command)  # noqa: S606 - it is what was recorded, and no shell
+    except OSError as error:
+        sys.exit(f"{arguments.command[0]}: can't be started: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main()

@@ -85,16 +85,21 @@ def _onnxruntime(network: Network) -> Predict:
         import onnxruntime
     except ImportError as error:
         raise EngineError(f"{error}: pip install 'snowgate[onnxruntime]'") from error
+    session = onnx_session(onnxruntime, _onnx(network))
+    names = [spec["name"] for spec in network.outputs]
+    run = session.run
+    return lambda inputs: dict(zip(names, run(names, inputs), strict=True))
+
+
+def onnx_session(onnxruntime: Any, model: bytes | str) -> Any:
+    """Return ONNX Runtime's session of a model or its file. Raises what it raises."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
     options.inter_op_num_threads = 1
     # Threads that spin while they wait would take the core from those who bring the work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(_onnx(network), options, providers=["CPUExecutionProvider"])
-    names = [spec["name"] for spec in network.outputs]
-    run = session.run
-    return lambda inputs: dict(zip(names, run(names, inputs), strict=True))
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _openvino(network: Network) -> Predict:

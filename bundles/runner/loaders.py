@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,20 @@ import numpy as np
 from . import golden
 from .around import Around, found
 from .declared import LoadError, by_name
-from .engines import CPU, EAGER, Network, Predict, build
+from .engines import CPU, EAGER, Network, build
+from .huggingface import load_huggingface
+from .lightgbm_trees import load_lightgbm
+from .loaded import Loaded
+from .onnx_runtime import load_onnx
+from .sklearn_skops import load_sklearn
+from .torch_export import load_torch_export
+from .xgboost_trees import load_xgboost
 
 Array = np.ndarray[Any, Any]
 EXAMPLE_ROWS = 3
 """Rows to follow a network with: not one, which frameworks treat as a size of its own."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model that is ready."""
-
-    predict: Predict
-    platform: str
-    engine: str
+DESCRIBED = ("loader", "weights", "parameters")
+"""What of a configuration is there before anybody knows its tensors."""
 
 
 def load(directory: Path, config: Mapping[str, Any], engine: str = EAGER, device: str = CPU) -> Loaded:
@@ -38,6 +37,12 @@ def load(directory: Path, config: Mapping[str, Any], engine: str = EAGER, device
     if loader is None:
         raise LoadError(f"loader {config['loader']!r}, expected one of {', '.join(TABLE)}")
     return loader(directory, config, engine, device)
+
+
+def describe(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tensors that the model's own file carries. Raises LoadError."""
+    loaded = load(directory, {key: config[key] for key in DESCRIBED if key in config})
+    return {"inputs": loaded.inputs, "outputs": loaded.outputs, "columns": loaded.columns}
 
 
 def load_torch(directory: Path, config: Mapping[str, Any], engine: str, device: str) -> Loaded:
@@ -97,4 +102,13 @@ def load_python(directory: Path, config: Mapping[str, Any], _engine: str, _devic
     return Loaded(predict, "python_class", "python")
 
 
-TABLE: dict[str, Callable[[Path, Mapping[str, Any], str, str], Loaded]] = {"torch": load_torch, "python": load_python}
+TABLE: dict[str, Callable[[Path, Mapping[str, Any], str, str], Loaded]] = {
+    "torch": load_torch,
+    "torch-export": load_torch_export,
+    "onnx": load_onnx,
+    "sklearn": load_sklearn,
+    "xgboost": load_xgboost,
+    "lightgbm": load_lightgbm,
+    "huggingface": load_huggingface,
+    "python": load_python,
+}

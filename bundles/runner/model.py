@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .around import Around
-from .loaders import Loaded
+from .loaded import Loaded
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from . import trial
+from .around import brings_code
 from .batches import Batches
 from .connections import Connection, Frame
+from .declared import LoadError
 from .engines import CPU, EAGER
 from .lineage import die_with
-from .loaders import load
+from .loaders import describe, load
 
 
 class Server:
@@ -99,7 +101,8 @@ class Server:
 
 
 def main(confined: Mapping[str, str]) -> None:
-    """Load the bundle, say so in one line on standard output, serve; or try the engines, in a line each.
+    """Load the bundle, say so in one line on standard output, serve; or say what its file carries; or try the
+    engines, in a line each.
 
     `confined` is what `confine` did.
     """
@@ -111,6 +114,7 @@ def main(confined: Mapping[str, str]) -> None:
     parser.add_argument("--engine", default=EAGER)
     parser.add_argument("--device", default=CPU)
     parser.add_argument("--trial", type=float, metavar="SECONDS")
+    parser.add_argument("--describe", action="store_true")
     parser.add_argument("--hardware", action="store_true")
     arguments = parser.parse_args()
     die_with(arguments.parent)
@@ -124,7 +128,11 @@ def main(confined: Mapping[str, str]) -> None:
     began = time.monotonic()
     try:
         config = json.loads((arguments.directory / "config.json").read_text())
-        sys.path.insert(0, str(arguments.directory / "model"))
+        if brings_code(config):
+            sys.path.insert(0, str(arguments.directory / "model"))
+        if arguments.describe:
+            _say(said, {"ready": True, **describe(arguments.directory, config)})
+            return
         if arguments.trial is not None:
             for outcome in trial.run(arguments.directory, config, arguments.trial):
                 _say(said, outcome)
@@ -133,6 +141,9 @@ def main(confined: Mapping[str, str]) -> None:
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listening.bind(arguments.socket)
         listening.listen(128)
+    except LoadError as error:  # Said in words for whoever made the bundle; where in our code helps nobody.
+        _say(said, {"ready": False, "error": str(error)})
+        raise SystemExit(1) from error
     except (Exception, SystemExit) as error:
         traceback.print_exc(file=sys.stderr)
         _say(said, {"ready": False, "error": f"{type(error).__name__}: {error}"})

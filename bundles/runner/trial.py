@@ -25,7 +25,8 @@ import numpy as np
 from . import golden
 from .engines import EAGER, TABLE, Network, build, threads
 from .lineage import die_with
-from .loaders import Loaded, load_network
+from .loaded import Loaded
+from .loaders import load_network
 from .model import Model
 
 ROUNDS = 5

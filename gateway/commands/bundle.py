@@ -6,26 +6,38 @@ from typing import Any
 
 import click
 
+from bundles.bundle import open_bundle
 from bundles.garbage import collect
 from bundles.home import Home
 from bundles.loading import check_trust
 from bundles.packing import pack as pack_bundle
+from gateway.commands.bundle_adopt import adopt
 from gateway.commands.bundle_export import export
+from gateway.commands.bundle_fork import fork
+from gateway.commands.bundle_hand import hand
 from gateway.commands.bundle_import import import_
 from gateway.commands.bundle_pull import pull
 from gateway.commands.bundle_push import push
+from gateway.commands.bundle_reproduce import reproduce_
+from gateway.commands.bundle_sign import sign
 from gateway.commands.options import (
     NounGroup,
     actor,
+    branch_option,
     existing_home,
     home_option,
     operations,
     operator_options,
     output_option,
+    policed_home,
+    policy_option,
     progress,
     reason_option,
 )
 from gateway.output import Column, facts, show, table
+
+SHOWN_MAX = 3
+"""Reproductions in the table; `-o json` has all."""
 
 
 @click.group(cls=NounGroup)
@@ -33,10 +45,14 @@ def bundle() -> None:
     """Pack, list, show, verify and trust bundles; see how they run here, and clean up after them."""
 
 
+bundle.add_command(adopt)
 bundle.add_command(export)
+bundle.add_command(hand)
 bundle.add_command(import_)
 bundle.add_command(pull)
 bundle.add_command(push)
+bundle.add_command(fork)
+bundle.add_command(sign)
 
 
 @bundle.command()
@@ -45,7 +61,10 @@ bundle.add_command(push)
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--model", help="Name of the model.  [default: the one in bundle.toml]")
 @click.option("--parent", multiple=True, help="A bundle that this one was made from, such as signs@1.")
-def pack(home: Path, output: str, directory: Path, model: str | None, parent: tuple[str, ...]) -> None:
+@branch_option
+def pack(
+    home: Path, output: str, directory: Path, model: str | None, parent: tuple[str, ...], branch: str | None
+) -> None:
     """Pack a folder with a bundle.toml as the next version of a model, and sign it.
 
     \b
@@ -53,7 +72,7 @@ def pack(home: Path, output: str, directory: Path, model: str | None, parent: tu
       snowgate bundle pack ./model --model signs
       snowgate bundle pack ./model --model signs --parent signs@1 -o json
     """
-    packed = pack_bundle(Home(home), directory, model=model, parents=parent, say=progress)
+    packed = pack_bundle(Home(home), directory, model=model, parents=parent, branch=branch, say=progress)
     result = {"digest": packed.digest, "model": packed.model, "version": packed.version}
     show(result, output, name="digest", tell=lambda one: facts(list(one.items())))
 
@@ -76,6 +95,7 @@ def list_(home: Path, server: str | None, output: str) -> None:
         ("digest", lambda one: one["digest"][:19]),
         ("refs", lambda one: one["refs"]),
         ("created", lambda one: one["created"][:19].replace("T", " ") + " UTC"),
+        ("reproduced", lambda one: one["reproduced"]),
     ]
     show(found, output, columns=columns, name="digest")
 
@@ -118,6 +138,9 @@ def engines(home: Path, server: str | None, output: str, reason: str, reference:
     show(found, output, name="engine", tell=_tell_engines)
 
 
+bundle.add_command(reproduce_)
+
+
 def _tell_engines(found: list[dict[str, Any]]) -> None:
     if not found:
         click.echo("(none: not served here yet, no torch bundle, or the settings name its engine)", err=True)
@@ -139,20 +162,28 @@ def _time_of(size: str) -> Callable[[dict[str, Any]], Any]:
 @bundle.command()
 @home_option
 @output_option
+@policy_option
 @click.argument("reference")
-def verify(home: Path, output: str, reference: str) -> None:
+def verify(home: Path, output: str, policy_file: Path | None, reference: str) -> None:
     """Check every byte and the signature of a bundle; the path of what is wrong is named.
 
     \b
     Example:
       snowgate bundle verify signs@7
     """
-    opened = existing_home(home)
+    opened = policed_home(home, policy_file)
     digest, model, version = opened.refs().resolve(reference)
     store = opened.store()
     store.verify(digest)
-    signer = check_trust(store, digest, opened.keys())
-    result = {"digest": digest, "model": model, "version": version, "intact": True, "signed_by": signer}
+    trust = check_trust(store, digest, opened.policy())
+    result = {
+        "digest": digest,
+        "model": model,
+        "version": version,
+        "intact": True,
+        "trust": trust,
+        "executable": open_bundle(store, digest).executable,
+    }
     show(result, output, name="digest", tell=lambda one: facts(list(one.items())))
 
 
@@ -184,16 +215,25 @@ def gc(home: Path, output: str, dry_run: bool) -> None:
 @bundle.command()
 @home_option
 @output_option
-@click.argument("key", type=click.Path(path_type=Path, exists=True))
-def trust(home: Path, output: str, key: Path) -> None:
+@click.option("--type", "types", multiple=True, help="A type of which a scikit-learn model may be made; repeatable.")
+@click.argument("key", type=click.Path(path_type=Path, exists=True), required=False)
+def trust(home: Path, output: str, types: tuple[str, ...], key: Path | None) -> None:
     """Trust a signer: bundles that carry the signature of this public key (PEM) may run here.
 
+    With --type: models in the skops format may be made of these types too, whoever signed them must be trusted besides.
+
     \b
-    Example:
+    Examples:
       snowgate bundle trust colleague.pub
+      snowgate bundle trust --type sklearn.tree._tree.Tree
     """
-    result = {"key": Home(home).make().keys().trust(key), "trusted": True}
-    show(result, output, name="key", tell=lambda one: facts(list(one.items())))
+    if key is None and not types:
+        raise click.UsageError("Give a public key, or types with --type.")
+    keys = Home(home).make().keys()
+    for one in types:
+        keys.trust_type(one)
+    result = {"key": None if key is None else keys.trust(key), "types": keys.trusted_types(), "trusted": True}
+    show(result, output, name="key" if key is not None else "types", tell=lambda one: facts(list(one.items())))
 
 
 def signer(signature: dict[str, Any]) -> str:
@@ -206,6 +246,12 @@ def code_words(code: dict[str, Any] | None) -> str | None:
     if not code:
         return None
     return f"tree {code['tree'] or code['archive']}{' (uncommitted changes)' if code['dirty'] else ''}"
+
+
+def reproduced_words(said: dict[str, Any]) -> str:
+    """Say what came of training it again, and when."""
+    kind = "" if said["kind"] == "reproduction" else f" (a rehearsal with other {', '.join(said['changed'])})"
+    return f"{said['verdict']}{kind} on {said['time'][:10]} by {said['by']}"
 
 
 def _tensor_words(tensor: dict[str, Any]) -> str:
@@ -226,7 +272,7 @@ def _tell(one: dict[str, Any]) -> None:
             ("refs", one["refs"]),
             ("created", one["created"]),
             ("by", one["authors"]),
-            ("signed by", [signer(key) for key in one["signatures"]]),
+            ("signed by", list(dict.fromkeys(signer(key) for key in one["signatures"]))),
             ("command", " ".join(one["command"] or []) or "packed from a folder, no training run was recorded"),
             ("parameters", one["parameters"]),
             ("seeds", one["seeds"]),
@@ -234,10 +280,12 @@ def _tell(one: dict[str, Any]) -> None:
             ("parents", one["parents"]),
             ("code", code_words(one["code"])),
             ("environment", f"Python {environment['python']}, {environment['packages']} packages, in env/pylock.toml"),
-            ("loader", f"{one['loader']}   {one['entrypoint']}"),
+            ("loader", f"{one['loader']}   {one['entrypoint'] or one['weights']}"),
+            ("executes", [name for kind in one["executable"].values() for name in kind] or "nothing: it is data alone"),
             ("engine", [f"{tried['engine']}: {tried['reason']}" for tried in one["engines"]]),
             ("baseline", f"{one['baseline']['rows']} rows of the {one['baseline']['source']}"),
             ("signals", one["baseline"]["signals"]),
+            ("reproduced", [reproduced_words(said) for said in one["reproductions"][:SHOWN_MAX]]),
             ("golden", f"{one['golden']['rows']} rows, tolerance {one['golden']['tolerance']['absolute']:g}"),
             ("size", f"{one['size_bytes']:,} bytes in {len(one['files'])} files"),
         ]

@@ -47,16 +47,16 @@ def enter(home: Home, arrived: Arrived, origin: str, output: str) -> None:
     version = accept(home, arrived, origin=origin, actor=actor())
     digest, model = arrived.bundle.digest, arrived.bundle.model
     try:
-        signer, problem = check_trust(home.store(), digest, home.keys()), None
+        trust, problem = check_trust(home.store(), digest, home.policy()), None
     except UntrustedBundle as error:
-        signer, problem = None, str(error)
+        trust, problem = None, str(error)
     result = {
         "digest": digest,
         "model": model,
         "version": version,
         "origin": origin,
         "trusted": problem is None,
-        "signed_by": signer,
+        "trust": trust,
         **asdict(arrived.moved),
     }
     show(result, output, name="digest", tell=lambda one: facts(list(one.items())))

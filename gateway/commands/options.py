@@ -11,7 +11,11 @@ import click
 from bundles.home import Home
 from gateway.audit import now
 from gateway.operations import OperationError, Operations
+from gateway.proposals import Proposals
 from gateway.remote import RemoteOperations
+from gateway.remote_together import RemoteTogether
+from gateway.settings import find_file, load_settings, read_environment
+from gateway.together import Together
 from monitors.incidents import Incidents
 from state.sqlite import SqliteState
 
@@ -43,6 +47,14 @@ output_option = click.option(
 environment_option = click.option(
     "--environment", "--to", default="production", show_default=True, help="The environment."
 )
+branch_option = click.option(
+    "--branch", help="The branch on which this goes on; its head becomes a parent.  [default: main, without a parent]"
+)
+policy_option = click.option(
+    "--policy-file",
+    type=click.Path(path_type=Path),
+    help="The policy.  [default: server.policy_file of the settings, else policy.toml in the home]",
+)
 reason_option = click.option("--reason", default="", help="Why, in a sentence; it goes into the audit log.")
 
 
@@ -70,15 +82,50 @@ def existing_home(path: Path) -> Home:
     return Home(path).make()
 
 
+def policed_home(path: Path, policy_file: Path | None = None) -> Home:
+    """Open a home that is there, with the policy that was named, or that the settings name. Raises OperationError."""
+    settings, _origins = load_settings(find_file(path), read_environment(), {"server.policy_file": policy_file})
+    return Home(existing_home(path).path, settings.server.policy_file)
+
+
 @contextmanager
 def operations(home: Path, server: str | None) -> Iterator[Operations | RemoteOperations]:
     """Open a home's files, or the way to a running gateway."""
     if server is not None:
         yield RemoteOperations(server)
         return
-    opened = existing_home(home)
-    state = SqliteState(opened.state)
-    work = Operations(opened, state, Incidents(state, now))
+    with _opened(existing_home(home)) as work:
+        yield work
+
+
+@contextmanager
+def together(home: Path, server: str | None, policy_file: Path | None = None) -> Iterator[Together | RemoteTogether]:
+    """Do the same for what people do side by side, under the home's policy."""
+    if server is not None:
+        yield RemoteTogether(server)
+        return
+    with together_here(home, policy_file) as work:
+        yield work
+
+
+@contextmanager
+def together_here(home: Path, policy_file: Path | None = None) -> Iterator[Together]:
+    """Do the same for what needs the home's own files."""
+    with _opened(policed_home(home, policy_file)) as work:
+        yield Together(work)
+
+
+@contextmanager
+def proposals(home: Path, server: str | None, policy_file: Path | None = None) -> Iterator[Proposals | RemoteTogether]:
+    """Do the same for proposals."""
+    with together(home, server, policy_file) as work:
+        yield work if isinstance(work, RemoteTogether) else Proposals(work.operations)
+
+
+@contextmanager
+def _opened(home: Home) -> Iterator[Operations]:
+    state = SqliteState(home.state)
+    work = Operations(home, state, Incidents(state, now))
     try:
         yield work
     finally:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from gateway.commands.bundle import code_words, signer
+from gateway.commands.bundle import code_words, reproduced_words, signer
 from gateway.commands.label import label_
 from gateway.commands.options import NounGroup, operations, operator_options
 from gateway.commands.prediction_export import export
@@ -125,6 +125,7 @@ def _tell_bundle(chain: dict[str, Any]) -> None:
             ("  command", " ".join(trained["command"] or []) or "no training run was recorded"),
             ("└ code", code_words(chain["code"])),
             ("  commit", (chain["code"] or {}).get("commit")),
+            ("└ reproduced", reproduced_words(chain["reproduced"]) if chain["reproduced"] else "not yet"),
             ("└ environment", f"Python {environment['python']}, {environment['packages']} packages (env/pylock.toml)"),
         ]
     )

@@ -62,4 +62,4 @@ def serve(
         if settings.logging.format == "text":
             click.echo(f"console: {addresses.control}   models: {addresses.http}/v2/models   end with Ctrl-C", err=True)
 
-    uvloop.run(run_gateway(Home(home), settings, say))
+    uvloop.run(run_gateway(Home(home, settings.server.policy_file), settings, say))

@@ -1,7 +1,8 @@
 """Labels as columns of the inference table: what holds of each row by now.
 
-They are joined when a question is asked, and are not in the Parquet files: a label comes late and may be corrected, and
-what is projected stays as it is. A row without a label of its own has the one of its whole request.
+They are joined when a question is asked, and are not in the files of the predictions: a label comes late and may be
+corrected, and what is projected stays as it is. Who reads Parquet finds them in files of their own (`label_files`). A
+row without a label of its own has the one of its whole request.
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,16 @@ LABEL_COLUMNS = {
     "label_source": ("string", "Who said so."),
 }
 """Behind the columns of the record, with their types and meanings."""
+LABEL_FILE_COLUMNS = {
+    "prediction_id": ("string", "The prediction."),
+    "row": ("int32", "Which row of it, from 0."),
+    "label": ("string", "What turned out to be true of the row, as text."),
+    "label_time": ("timestamp", "When it was found out, UTC."),
+    "label_source": ("string", "Who said so."),
+    "label_correct": ("bool", "Whether the class that was predicted was right; null where no class was."),
+    "label_loss": ("double", "The squared error of the value that was predicted; null where none was."),
+}
+"""Always there. A label with another name is the text in `label_NAME`."""
 KEY = ("prediction_id", "row")
 
 

@@ -102,7 +102,7 @@ class LabelJoin:
         if row is not None and record.kind == "answered" and record.bundle is not None:
             names = self._class_names(record.bundle, label.name)
             correct, loss = judged(record.signals, row, label.name, label.value, names)
-        return Target(record.id, row, record.model, record.version, correct, loss)
+        return Target(record.id, row, record.model, record.version, correct, loss, record.rows)
 
     def follow(self, seconds: float) -> bool:
         """Read on in the log for the clients' ids, for so long at most, and join what waited for them.

@@ -26,6 +26,9 @@ from typing import Any
 import apsw
 import orjson
 
+from monitors.log.columns import day
+from monitors.log.label_schema import SAID, SCHEMA, TEXT
+
 FILE = "labels.db"
 LABEL = "label"
 """The name of a label that has no other: the truth about what the model predicts."""
@@ -33,25 +36,8 @@ RECENT_ROWS = 1_000
 """Labelled rows that the accuracy is counted over: a share of 90 % is then known to ±2 points."""
 BUSY_MILLISECONDS = 10_000
 """How long a call waits for another process's: ten thousand labels take a third of a second."""
-SCHEMA = """
-create table if not exists labels (
-    number integer primary key autoincrement, prediction text not null, row integer, client_id text,
-    name text not null, value text not null, time real not null, source text not null, received real not null,
-    model text not null, version text, correct integer, loss real, superseded integer not null default 0);
-create index if not exists labels_said on labels (prediction, row, name, source);
-create index if not exists labels_correct on labels (model, version, number) where correct is not null;
-create index if not exists labels_loss on labels (model, version, number) where loss is not null;
-create table if not exists waiting (
-    number integer primary key, prediction text, row integer, client_id text, client blob,
-    name text not null, value text not null, time real, source text not null, received real not null,
-    why text not null);
-create index if not exists waiting_prediction on waiting (prediction);
-create index if not exists waiting_client on waiting (client);
-create table if not exists clients (client blob, prediction text, primary key (client, prediction)) without rowid;
-create table if not exists totals (model text, version text, labels integer, primary key (model, version));
-create table if not exists places (name text primary key, body blob);
-"""
-SAID = "number, prediction, row, client_id, name, value, time, source, received, model, version, correct, loss"
+PROJECTED = "parquet"
+"""Under this name is kept up to which number labels are in Parquet."""
 
 Scalar = str | int | float | bool
 
@@ -77,7 +63,8 @@ class Label:
 class Target:
     """The prediction that a label is about, and what it says about the answer.
 
-    `correct` where a class was predicted, `loss` (squared error) where a value was; both None where neither was.
+    It has so many `rows`. `correct` where a class was predicted, `loss` (squared error) where a value was; both None
+    where neither was.
     """
 
     prediction: str
@@ -86,6 +73,22 @@ class Target:
     version: str | None
     correct: bool | None = None
     loss: float | None = None
+    rows: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is said of a row (None: of all `rows` of its prediction) and holds; `value` is text."""
+
+    prediction: str
+    row: int | None
+    rows: int
+    name: str
+    value: str
+    time: float
+    source: str
+    correct: bool | None
+    loss: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +161,8 @@ class LabelStore:
             key[:3],
         )
         row = (*key[:2], label.client_id, label.name, value, now if label.time is None else label.time, label.source)
-        judged = (target.model, target.version, target.correct, target.loss)
-        execute(f"insert into labels ({SAID}) values (null, {'?, ' * 11}?)", (*row, now, *judged))  # noqa: S608
+        judged = (target.model, target.version, target.correct, target.loss, target.rows)
+        execute(f"insert into labels ({SAID}) values (null, {'?, ' * 12}?)", (*row, now, *judged))  # noqa: S608
         execute(
             "insert into totals values (?, ?, 1) on conflict do update set labels = labels + 1",
             (target.model, target.version or ""),
@@ -212,9 +215,8 @@ class LabelStore:
         """
         # An id begins with its time, so that ids sort by it.
         first, after = id_at(since), 0
-        text = "case when substr(value, 1, 1) = '\"' then value ->> '$' else value end"
         query = (
-            f"select number, prediction, row, name, {text}, time, source, correct, loss from labels "  # noqa: S608
+            f"select number, prediction, row, name, {TEXT}, time, source, correct, loss from labels "  # noqa: S608
             "where number > ? and superseded = 0 and prediction >= ? order by number limit ?"
         )
         while True:
@@ -227,6 +229,26 @@ class LabelStore:
             names = ("prediction_id", "row", "label_name", "label", "label_time", "label_source", "correct", "loss")
             part = dict(zip(names, columns, strict=True))
             yield part | {"correct": [None if one is None else bool(one) for one in part["correct"]]}
+
+    def changed(self, after: int) -> tuple[int, set[tuple[str, str]]]:
+        """Return the newest label's number (0: none), and of which models and days (UTC) labels came behind `after`."""
+        # An id begins with its milliseconds, in hexadecimal.
+        query = "select distinct model, substr(prediction, 1, 13) from labels where number > ? and number <= ?"
+        with self._lock:
+            [(last,)] = self._connection.execute("select coalesce(max(number), 0) from labels").fetchall()
+            rows: list[Any] = self._connection.execute(query, (after, last)).fetchall()
+        assert isinstance(last, int), "a number is"
+        return last, {(model, day(int(digits.replace("-", ""), 16) / 1_000)) for model, digits in rows}
+
+    def holding(self, model: str, first: str, behind: str) -> list[Held]:
+        """Return what holds of a model's predictions with ids in a range, what is said of whole ones first."""
+        query = (
+            f"select prediction, row, rows, name, {TEXT}, time, source, correct, loss from labels "  # noqa: S608
+            "where prediction >= ? and prediction < ? and model = ? and superseded = 0 order by row is not null, number"
+        )
+        with self._lock:
+            rows = self._connection.execute(query, (first, behind, model)).fetchall()
+        return [_held(row) for row in rows]
 
     def _said(self, where: str, bindings: tuple[Any, ...]) -> list[Said]:
         with self._lock:
@@ -283,6 +305,8 @@ class LabelStore:
         execute, erased = self._connection.execute, 0
         gone = set(predictions)
         with self._writing():
+            # What was made of them is made again, without them.
+            execute("delete from places where name = ?", (PROJECTED,))
             # The index is by client: its rows of some predictions are found by one walk, for all of them together.
             indexed = execute("select client, prediction from clients").fetchall() if gone else []
             clients = {client for client, prediction in indexed if prediction in gone}
@@ -357,8 +381,13 @@ def _label(row: Any) -> Label:
     return Label(orjson.loads(value), prediction, client_id, number, name, time, source)
 
 
+def _held(row: Any) -> Held:
+    prediction, number, rows, name, value, time, source, correct, loss = row
+    return Held(prediction, number, rows, name, value, time, source, None if correct is None else bool(correct), loss)
+
+
 def _said(row: Any) -> Said:
-    number, *said, received, model, version, correct, loss, superseded = row
+    number, *said, received, model, version, correct, loss, rows, superseded = row
     label = _label(said)
-    target = Target(said[0], label.row, model, version, None if correct is None else bool(correct), loss)
+    target = Target(said[0], label.row, model, version, None if correct is None else bool(correct), loss, rows)
     return Said(number, label, target, received, not superseded)

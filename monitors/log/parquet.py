@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from monitors.log.columns import COLUMNS, PARTITIONS, TENSOR_FIELDS, Cell, Columns
+from monitors.log.label_columns import LABEL_FILE_COLUMNS
 
 TENSOR = pa.struct([(name, pa.list_(pa.int64()) if name == "shape" else pa.string()) for name in TENSOR_FIELDS])
 TYPES = {
@@ -20,6 +21,7 @@ TYPES = {
     "int64": pa.int64(),
     "double": pa.float64(),
     "timestamp": pa.timestamp("us", tz="UTC"),
+    "bool": pa.bool_(),
     "date": pa.date32(),
     "tensors": pa.list_(TENSOR),
 }
@@ -38,10 +40,22 @@ def table(columns: Columns) -> pa.Table:
     return pa.table(arrays).sort_by([("prediction_id", "ascending"), ("row", "ascending")])
 
 
+def label_table(cells: dict[str, list[Cell]]) -> pa.Table:
+    """Return labels as an Arrow table, sorted as the predictions are; what has no type of its own is text."""
+    kinds = {name: kind for name, (kind, _meaning) in LABEL_FILE_COLUMNS.items()}
+    arrays = {name: _array(values, kinds.get(name, "string")) for name, values in cells.items()}
+    return pa.table(arrays).sort_by([("prediction_id", "ascending"), ("row", "ascending")])
+
+
 def write(made: pa.Table, path: Path) -> None:
     """Write a table to a file, compressed; the columns of the partition are in the path and not in the file."""
     rows = max(1_000, min(100_000, GROUP_BYTES * made.num_rows // max(1, made.nbytes)))
-    pq.write_table(made.drop_columns(list(PARTITIONS)), path, compression="zstd", row_group_size=rows)
+    pq.write_table(
+        made.drop_columns([name for name in PARTITIONS if name in made.column_names]),
+        path,
+        compression="zstd",
+        row_group_size=rows,
+    )
 
 
 def _array(cells: Sequence[Cell], kind: str) -> pa.Array:

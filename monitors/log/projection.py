@@ -96,19 +96,19 @@ def project(directory: Path, manifest: Manifest, writer: str, number: int, *, pa
         files = [_write(directory, entered, part, survey, parquet) for part in sorted(survey.parts)]
     before = {one.path for one in manifest.files(writer, number)}
     manifest.put(entered, files, survey.bundles)
-    remove_files(directory, before - {one.path for one in files})
+    remove_files(directory / PARQUET, before - {one.path for one in files})
     return entered
 
 
 def withdraw(directory: Path, manifest: Manifest, writer: str, number: int) -> None:
     """Remove a segment's Parquet files, before something in the segment is erased; the sealer makes them anew."""
-    remove_files(directory, manifest.withdraw(writer, number))
+    remove_files(directory / PARQUET, manifest.withdraw(writer, number))
 
 
-def remove_files(directory: Path, paths: Iterator[str] | set[str] | list[str]) -> None:
-    """Remove Parquet files that are not in the manifest any more, and the folders that are empty then."""
+def remove_files(folder: Path, paths: Iterator[str] | set[str] | list[str]) -> None:
+    """Remove Parquet files by their paths in a folder, and the folders that are empty then."""
     for path in paths:
-        file = directory / PARQUET / path
+        file = folder / path
         file.unlink(missing_ok=True)
         with suppress(OSError):
             sync_directory(file.parent)
@@ -121,7 +121,7 @@ def sweep(directory: Path, manifest: Manifest) -> None:
     known = manifest.paths()
     found = (path for path in (directory / PARQUET).glob("model=*/date=*/*") if path.is_file())
     names = (str(path.relative_to(directory / PARQUET)) for path in found)
-    remove_files(directory, [name for name in names if name not in known])
+    remove_files(directory / PARQUET, [name for name in names if name not in known])
 
 
 def _survey(segment: Segment, end: int, *, rows: bool) -> Survey:
@@ -159,21 +159,27 @@ def _frames(segment: Segment, end: int, damaged: Callable[[LogCorrupt], None]) -
 def _write(directory: Path, entered: Sealed, part: Part, survey: Survey, parquet: ModuleType) -> ParquetFile:
     model, date = part
     name = f"model={quote(model, safe='')}/date={date}/{entered.writer}-{entered.number:010d}.parquet"
-    path = directory / PARQUET / name
+    columns = survey.parts.pop(part)  # One model's rows may take as much memory as the segment.
+    digest, size = publish(directory, PARQUET, name, lambda path: parquet.write(parquet.table(columns), path))
+    times = survey.times[part]
+    return ParquetFile(
+        name, entered.writer, entered.number, model, date, len(columns.fixed), min(times), max(times), size, digest
+    )
+
+
+def publish(directory: Path, folder: str, name: str, write: Callable[[Path], None]) -> tuple[str, int]:
+    """Have a file written, which appears whole and durably in a folder of the log; return its digest and size."""
+    path = directory / folder / name
     if not path.parent.exists():
         path.parent.mkdir(parents=True)
-        for folder in (directory, directory / PARQUET, path.parents[1]):
-            sync_directory(folder)
+        for one in (directory, directory / folder, path.parents[1]):
+            sync_directory(one)
     # A name with a dot in front is passed over by those who read the whole folder.
     making = path.with_name(f".{path.name}.new")
-    columns = survey.parts.pop(part)  # One model's rows may take as much memory as the segment.
-    parquet.write(parquet.table(columns), making)
+    write(making)
     with making.open("rb") as file:
         os.fsync(file.fileno())
     digest, size = file_digest(making), making.stat().st_size
     making.rename(path)
     sync_directory(path.parent)
-    times = survey.times[part]
-    return ParquetFile(
-        name, entered.writer, entered.number, model, date, len(columns.fixed), min(times), max(times), size, digest
-    )
+    return digest, size

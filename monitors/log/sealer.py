@@ -15,12 +15,14 @@ from monitors.log import tensors
 from monitors.log.checkpoints import Head, begin_at, begun, take_checkpoint
 from monitors.log.contract import Cursor
 from monitors.log.errors import LogBusy, LogCorrupt
+from monitors.log.label_files import project_labels, withdraw_labels
 from monitors.log.manifest import Manifest, Sealed
 from monitors.log.projection import FORM, project, remove_files, sweep
 from monitors.log.retention import Limits, Removal, decide, has_read
 from monitors.log.sealing import clean, closed_segments, seal_segment, sealing
 from monitors.log.segment import (
     HEADER_BYTES,
+    PARQUET,
     TENSORS,
     Segment,
     numbers,
@@ -87,6 +89,13 @@ class Sealer:
                     return project(self._directory, manifest, writer, number, parquet=self._parquet)
         return None
 
+    def project_labels(self) -> int:
+        """Write the files of labels in which something has changed, and return how many. Raises OSError, apsw.Error."""
+        if self._parquet is None:
+            return 0
+        with sealing(self._directory, wait=True):
+            return project_labels(self._directory, self._parquet)
+
     def retire(self) -> list[Removal]:
         """Remove what is too old or too much, and return it. Raises OSError, LogCorrupt, apsw.Error."""
         if self._limits == Limits():
@@ -105,7 +114,12 @@ class Sealer:
             return removals
 
     def rebuild(self) -> Iterator[Sealed]:
-        """Make the manifest's entries and the Parquet files of all sealed segments again, one a step."""
+        """Make the manifest's entries and the Parquet files of all sealed segments again, one a step.
+
+        The files of labels are removed: `project_labels` makes all of them then.
+        """
+        with sealing(self._directory, wait=True):
+            withdraw_labels(self._directory)
         for writer in writers(self._directory):
             for number in sealed_numbers(self._directory, writer):
                 lock, missing = sealing(self._directory, wait=True), suppress(FileNotFoundError)  # Retention was here.
@@ -161,7 +175,7 @@ class Sealer:
         paths = [one.path for segment in going for one in manifest.files(segment.writer, segment.number)]
         if going:
             manifest.remove(going, gaps)
-        remove_files(self._directory, paths)
+        remove_files(self._directory / PARQUET, paths)
         for writer, begin in begins.items():
             before = [number for number in numbers(self._directory, writer) if number < begin]
             for number in before:

@@ -47,7 +47,9 @@ CURSORS = "cursors"
 """The folder of those who follow."""
 PARQUET = "parquet"
 """The folder of the projection."""
-NO_WRITERS = frozenset({CURSORS, PARQUET, TENSORS})
+LABELS = "labels"
+"""In this folder lie the labels in Parquet."""
+NO_WRITERS = frozenset({CURSORS, LABELS, PARQUET, TENSORS})
 """Folders of the log that are no writer's; no writer can be called so."""
 BODY_READS_MAX = 10
 """A body read while it is overwritten with "erased. …" has some of both; that takes microseconds a page."""

@@ -33,6 +33,8 @@ SIDES = ("inputs", "outputs", "model_inputs", "model_outputs")
 COUNTED = b"tensor_files"
 """The name of the field that only records with files have."""
 PIECE_BYTES = 1024 * 1024
+WRITTEN_BYTES = 1 << 30
+"""In one call; Linux writes 2 GiB at most and then says so by a short count."""
 ALTERED = "altered, it does not have the digest that is its name"
 Places = dict[str, tuple[int, int]]
 """How far each writer's series was looked through: segment number and offset."""
@@ -238,9 +240,12 @@ def _write(path: Path, data: bytes) -> None:
     making = path.with_suffix(f".{os.getpid()}.new")
     descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     try:
-        written = os.write(descriptor, data)
-        if written != len(data):
-            raise OSError(ENOSPC, f"{written} of {len(data)} bytes written, the disk is full", str(making))
+        whole = memoryview(data)
+        for offset in range(0, len(data), WRITTEN_BYTES):
+            piece = whole[offset : offset + WRITTEN_BYTES]
+            written = os.write(descriptor, piece)
+            if written != len(piece):
+                raise OSError(ENOSPC, f"{offset + written} of {len(data)} bytes written, the disk is full", str(making))
         os.fsync(descriptor)
         making.rename(path)
     except OSError:

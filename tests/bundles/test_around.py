@@ -96,7 +96,7 @@ def shades(tmp_path: Path, home: Home) -> Path:
     pytest.importorskip("safetensors.torch").save_file(weights, project / "weights.safetensors")
     np.savez(project / "photos.npz", photo=np.array([photo(level) for level in range(0, 256, 5)]))
     made = pack(home, project)
-    bundle = prepare(home.store(), made.digest, home.keys(), tmp_path / "run")
+    bundle = prepare(home.store(), made.digest, home.policy(), tmp_path / "run")
     assert bundle.inputs[0].content_type == "image/*"
     assert {"class", "energy", "pixels.mean"} <= set(bundle.baseline().signals)
     assert open_bundle(home.store(), made.digest).golden()[0]["photo"].tolist()[1] == photo(5)

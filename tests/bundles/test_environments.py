@@ -1,10 +1,7 @@
 """Environments of their own, built by real pip in real virtual environments, from wheels that lie in a folder."""
 
-import base64
 import subprocess
 import sys
-import zipfile
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,24 +9,7 @@ import pytest
 
 from bundles.environments import Environments, find_python, fits_here
 from bundles.errors import EnvironmentFailed
-
-
-def wheel(folder: Path, name: str, release: str, code: str = "") -> None:
-    """Write a wheel of one module."""
-    info = f"{name}-{release}.dist-info"
-    files = {
-        f"{name}.py": code,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {release}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    lines = []
-    for path, text in files.items():
-        digest = base64.urlsafe_b64encode(sha256(text.encode()).digest()).rstrip(b"=").decode()
-        lines.append(f"{path},sha256={digest},{len(text)}\n")
-    files[f"{info}/RECORD"] = "".join(lines) + f"{info}/RECORD,,\n"
-    with zipfile.ZipFile(folder / f"{name}-{release}-py3-none-any.whl", "w") as archive:
-        for path, text in files.items():
-            archive.writestr(path, text)
+from tests.bundles.wheel import wheel
 
 
 @pytest.fixture
@@ -62,6 +42,8 @@ def test_what_was_resolved_is_built_again_from_its_lock(tmp_path: Path, wheels: 
     assert done.stdout.strip() == "1.2"
     assert elsewhere.python_for(built.lock, said.append) == python
     assert len(said) == 2, "it was built a second time"
+    ours = elsewhere.python_for(built.lock, said.append, own=True)
+    assert ours == python
     wheel(wheels, "icicle", "1.2", "print('another one of that name')")
     with pytest.raises(EnvironmentFailed, match="HASH"):
         Environments(tmp_path / "third").python_for(built.lock, said.append)

@@ -34,7 +34,7 @@ def test_a_packed_folder_serves_as_it_was_measured(home: Home, project: Path, tm
     """From a folder to a running model: the unpacked bundle reproduces its golden answers."""
     made = pack(home, project)
     assert (made.model, made.version) == ("divider", "1")
-    bundle = prepare(home.store(), made.digest, home.keys(), tmp_path / "unpacked")
+    bundle = prepare(home.store(), made.digest, home.policy(), tmp_path / "unpacked")
     with RunnerProcess(tmp_path / "unpacked") as runner:
         report = reproduces_golden(bundle, runner)
     assert report.agrees
@@ -93,7 +93,7 @@ def test_two_processes_that_pack_at_once_get_different_versions(tmp_path: Path, 
     for version in ("1", "2"):
         digest, _model, _version = home.refs().resolve(f"divider@{version}")
         home.store().verify(digest)
-        check_trust(home.store(), digest, home.keys())
+        check_trust(home.store(), digest, home.policy())
     assert home.refs().resolve("divider@main")[0] in home.store().list()
 
 
@@ -170,7 +170,7 @@ def test_text_inputs_and_outputs_come_back_as_bytes(home: Home, tmp_path: Path) 
     inputs, outputs = bundle.golden()
     assert inputs["text"].tolist() == [[b"ab", b"c"], ["é".encode(), b""]]
     assert outputs["said"].tolist() == [[b"ab\xff"], ["é".encode() + b"\xff"]]
-    prepare(home.store(), made.digest, home.keys(), tmp_path / "unpacked")
+    prepare(home.store(), made.digest, home.policy(), tmp_path / "unpacked")
     with RunnerProcess(tmp_path / "unpacked") as runner:
         assert reproduces_golden(bundle, runner).agrees
 

@@ -39,7 +39,7 @@ def test_a_good_recipe_is_read(project: Path) -> None:
         ('model = "divider"', 'requirements = "r.txt"', "requirements = 'r.txt': no such file"),
         ('model = "divider"', "xyz = 1", "unknown key 'xyz'; expected one of entrypoint"),
         ('loader = "python"', "", "'loader' is missing"),
-        ('loader = "python"', 'loader = "pickle"', "loader 'pickle', expected one of torch, python"),
+        ('loader = "python"', 'loader = "pickle"', "loader 'pickle', expected one of torch, torch-export"),
         ('"divider:Divider"', '"divider"', "entrypoint 'divider', expected module:name"),
         ('"divider:Divider"', "7", "entrypoint = 7, expected text"),
         ('"holdout.npz"', '"rows.npz"', "holdout = 'rows.npz': no such file"),

@@ -172,6 +172,78 @@ def test_secrets_are_refused(work: Path, arguments: list[str]) -> None:
     assert not (work / "ran").exists()
 
 
+def test_a_token_is_refused_wherever_it_stands(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a word without a name, in a parameter, in a recorded variable: refused before anything runs, never printed."""
+    token = "ghp_" + "a1B2" * 9
+    with pytest.raises(RecordingError, match=r"word 3 of the command: looks like a secret: a GitHub token") as caught:
+        run(work, "open('ran', 'w')\n", token)
+    assert token not in str(caught.value)
+    with pytest.raises(RecordingError, match="note: looks like a secret"):
+        run(work, "open('ran', 'w')\n", parameters={"note": token})
+    monkeypatch.setenv("TZ", token)
+    with pytest.raises(RecordingError, match="TZ: looks like a secret"):
+        run(work, "open('ran', 'w')\n")
+    assert not (work / "ran").exists()
+
+
+def test_credentials_do_not_stay_in_the_record(work: Path) -> None:
+    """The command runs with its URL as it is; what is recorded, and what it said, has no password in it."""
+    said: list[str] = []
+    program = "assert 's3cret' in sys.argv[2]\nprint(sys.argv[2], 'hf_' + 'a1B2' * 9)\n"
+    facts = run(work, program, "--from", "https://me:s3cret@data.example/a", say=said.append)
+    assert facts["command"][2:] == ["--from", "https://data.example/a"]
+    assert facts["parameters"] == {"from": "https://data.example/a"}
+    assert any("credentials in URLs are cut out" in line for line in said)
+    assert (work / "out" / FOLDER / "log.txt").read_text() == "https://data.example/a [redacted]\n"
+    assert "s3cret" not in (work / "out" / FOLDER / "run.json").read_text()
+
+
+def test_what_a_run_cost_and_came_to(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPU seconds and memory of the command alone, seeds from the environment too, and metrics.json."""
+    monkeypatch.setenv("PYTHONHASHSEED", "5")
+    program = (
+        'block = bytearray(200_000_000)\n(out / \'metrics.json\').write_text(\'{"accuracy": 0.5, "note": "x"}\')\n'
+    )
+    facts = run(work, program, "--seed", "7")
+    assert facts["peak_memory_bytes"] > 200_000_000
+    assert facts["cpu_seconds"] > 0
+    assert facts["seeds"] == {"seed": "7", "PYTHONHASHSEED": "5"}
+    assert facts["metrics"] == {"accuracy": 0.5}
+    assert run(work, "")["peak_memory_bytes"] < 200_000_000, "an earlier command's memory is not this one's"
+
+
+def test_undeclared_data_is_named_and_strict_refuses_it(work: Path, home: Home) -> None:
+    """At the end of a run undeclared files are listed; with `strict` they are an error and there is no run to pack."""
+    for name in ("a.csv", "b.csv"):
+        (work / name).write_text("x,y\n1,2\n3,4\n")
+    said: list[str] = []
+    program = "open('a.csv')\nopen('b.csv')\n"
+    facts = run(work, program, data=["train=a.csv"], say=said.append)
+    entries = {one["name"]: (one["declared"], one["role"], one["rows"], one["columns"]) for one in facts["data"]}
+    assert entries == {"a.csv": (True, "train", 2, 2), "b.csv": (False, None, 2, 2)}
+    assert any(line.endswith("b.csv") and "not declared" in line for line in said)
+    with pytest.raises(RecordingError, match=r"--strict: read and not declared: b\.csv; .* --data b\.csv"):
+        run(work, program, data=["a.csv"], strict=True)
+    assert not (work / "out" / FOLDER / "run.json").exists()
+    run(work, program, data=["a.csv", "b.csv"], strict=True)
+    with pytest.raises(RecordingError, match="no Python process was seen"):
+        record([sys.executable, "-I", "-c", ""], output=work / "out", strict=True, say=lambda _text: None)
+
+
+def test_a_folder_declares_what_is_below_it(work: Path) -> None:
+    """What was read of it is observed and declared; a folder of which nothing was seen counts whole."""
+    for name in ("seen/a.csv", "seen/b.csv", "unseen/c.bin", "unseen/deep/d.bin"):
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_text("1\n")
+    facts = run(work, "open('seen/a.csv')\n", data=["seen", "holdout=unseen"], strict=True)
+    found = {one["name"]: (one["authority"], one["declared"], one["role"]) for one in facts["data"]}
+    assert found == {
+        "seen/a.csv": ("observed", True, None),
+        "unseen/c.bin": ("declared", True, "holdout"),
+        "unseen/deep/d.bin": ("declared", True, "holdout"),
+    }
+
+
 def test_words_of_the_trade_are_no_secrets(work: Path) -> None:
     """Tokens and keys are what language models are made of."""
     run(work, "", "--max-tokens", "2048", "--tokenizer", "bytepair", "--pad-token", "<pad>", "--key-dim", "64")

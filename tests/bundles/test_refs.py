@@ -31,6 +31,23 @@ while wins < int(sys.argv[3]):
     wins += 1
 """
 
+# A real process that tries each move that it is told to try: from this commit, to a digest of its own.
+CONTESTING = """
+import sys
+from pathlib import Path
+from bundles.errors import RefConflict
+from bundles.refs import GitRefs
+
+refs, name, digest = GitRefs(Path(sys.argv[1])), sys.argv[2], "sha256:" + sys.argv[3] * 64
+for line in sys.stdin:
+    try:
+        moved = refs.set(name, digest, expected=line.strip(), actor=sys.argv[3], reason="mine")
+    except RefConflict as error:
+        print("lost", error, flush=True)
+    else:
+        print("won", moved.commit, flush=True)
+"""
+
 CLAIMING = """
 import sys
 from pathlib import Path
@@ -102,6 +119,32 @@ def test_contested_moves_of_real_processes_lose_none(tmp_path: Path) -> None:
     assert [ref.details["count"] for ref in history] == list(range(300, 0, -1))
 
 
+def test_of_two_writers_exactly_one_wins_each_round(tmp_path: Path) -> None:
+    """Two processes try 250 times to move one ref from the same place: one gets it, the other is told what to do."""
+    refs = GitRefs(tmp_path / "refs.git")
+    at = refs.set(PRODUCTION, ONE, expected=None, actor="ana", reason="first").commit
+    command = [sys.executable, "-c", CONTESTING, str(tmp_path / "refs.git"), PRODUCTION]
+    contesting = [
+        subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        for name in "ab"
+    ]
+    winners = []
+    for _round in range(250):
+        for one in contesting:
+            assert one.stdin is not None
+            one.stdin.write(f"{at}\n")
+        said = [one.stdout.readline().strip() if one.stdout else "" for one in contesting]
+        lost, won = sorted(said)
+        assert won.startswith("won "), said
+        assert lost == f"lost {PRODUCTION}: somebody else moved it first; look at what it is now, and try again"
+        at = won.removeprefix("won ")
+        winners.append(said.index(won))
+    for one in contesting:
+        one.communicate()
+    history = refs.history(PRODUCTION, limit=1_000)
+    assert [one.digest for one in history] == [f"sha256:{'ab'[one] * 64}" for one in reversed(winners)] + [ONE]
+
+
 def test_versions_are_given_once(tmp_path: Path) -> None:
     """Four processes claim 20 versions each in a repository that none of them has made: 1 to 80, each once."""
     said = run_all(CLAIMING, str(tmp_path / "refs.git"), "20", processes=4)
@@ -166,6 +209,8 @@ def test_names_that_could_do_harm_are_refused(refs: GitRefs, name: str) -> None:
         refs.set(f"refs/heads/signs/{name}", ONE, expected=None, actor="ana", reason="")
     with pytest.raises(BundleError):
         refs.set(f"refs/notes/signs/{name}", ONE, expected=None, actor="ana", reason="")
+    with pytest.raises(BundleError):
+        refs.set(f"refs/proposals/{name}", ONE, expected=None, actor="ana", reason="")
 
 
 def test_an_actor_cannot_forge_a_field_of_git(refs: GitRefs) -> None:

@@ -85,7 +85,15 @@ def test_the_archive_has_what_ran(repository: Path) -> None:
 def test_what_is_no_code_is_left_out(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The output, declared data, ignored files, homes, environments, other repositories; large files are named."""
     monkeypatch.setattr(source, "FILE_BYTES_MAX", 1_000)
-    for name in (".gitignore", "model/w.bin", "data.csv", "big.bin", ".snowgate/keys/home.pem", "env/pyvenv.cfg"):
+    for name in (
+        ".gitignore",
+        ".env",
+        "model/w.bin",
+        "data.csv",
+        "big.bin",
+        ".snowgate/keys/home.pem",
+        "env/pyvenv.cfg",
+    ):
         (repository / name).parent.mkdir(parents=True, exist_ok=True)
         (repository / name).write_text(
             "ignored.txt\n" if name == ".gitignore" else "x" * (2_000 if "big" in name else 9)
@@ -95,7 +103,10 @@ def test_what_is_no_code_is_left_out(repository: Path, monkeypatch: pytest.Monke
     git(repository, "init", "--quiet", "inner")
     facts, names = look(repository, repository / "model", repository / "data.csv")
     assert names == [".gitignore", "train.py"]
-    assert facts["left_out"] == [{"name": "big.bin", "size": 2_000}]
+    assert facts["left_out"] == [
+        {"name": ".env", "size": 9, "why": "secret by its name"},
+        {"name": "big.bin", "size": 2_000, "why": "large"},
+    ]
 
 
 def test_tracked_files_count_whatever_gitignore_says(repository: Path) -> None:
@@ -110,6 +121,31 @@ def test_tracked_files_count_whatever_gitignore_says(repository: Path) -> None:
     facts, names = look(repository, repository / "model")
     assert facts["dirty"] is False, "only what an earlier run made has changed"
     assert "train.cfg" in names
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_a_token_in_what_is_not_committed_is_refused(repository: Path, tracked: bool) -> None:
+    """It would leave this machine in a bundle; the file is named, the token is not printed."""
+    token = "ghp_" + "a1B2" * 9
+    (repository / ("train.py" if tracked else "new.py")).write_text(f"TOKEN = '{token}'\n")
+    with pytest.raises(RecordingError, match=r"(train|new)\.py: looks as if a GitHub token were in it") as caught:
+        look(repository)
+    assert token not in str(caught.value)
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message", "it was published")
+    assert look(repository)[0]["dirty"] is False
+
+
+def test_many_files_are_taken(repository: Path) -> None:
+    """Two thousand untracked files in a hundred folders are one tree, and all of them are in the archive."""
+    for folder in range(100):
+        (repository / f"part{folder}").mkdir()
+        for number in range(20):
+            (repository / f"part{folder}" / f"{number}.py").write_text(f"x = {folder * number}\n")
+    facts, names = look(repository)
+    assert len(names) == 2_001
+    git(repository, "add", "--all")
+    assert facts["tree"] == git(repository, "write-tree")
 
 
 def test_attributes_do_not_hide_code(repository: Path) -> None:
@@ -161,7 +197,7 @@ def test_too_much_code_says_what_to_do(repository: Path, monkeypatch: pytest.Mon
     (repository / "data.py").write_text("#" * 2_000)
     if not tracked:
         (repository / ".git").rename(repository.parent / "away")
-    with pytest.raises(RecordingError, match=r"\.gitignore, or declare it with --data"):
+    with pytest.raises(RecordingError, match=r"data\.py has .* MiB of it; .*\.gitignore, or declare it"):
         look(repository)
 
 

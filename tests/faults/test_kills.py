@@ -1,23 +1,34 @@
-"""SIGKILL at any moment, under load through HTTP: of the whole gateway, of a worker, of the process that follows."""
+"""SIGKILL at any moment, under load through HTTP: of the whole gateway, and of each process in and beside it."""
 
 import os
 import random
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import pyarrow.dataset
 import pytest
 
 from bundles.home import Home
 from bundles.packing import Packed
+from monitors.log.listing import rows
+from monitors.log.manifest import Manifest
+from monitors.log.question import Question
 from monitors.log.reader import LogReader
 from monitors.log.segment import Segment, numbers, writers
 from state.sqlite import SqliteState
 from tests.conftest import Gateway, snowgate, wait_until
 from tests.end_to_end.load import Load
 from tests.faults.evidence import Figures, moment, rounds
+from tests.faults.log_follower import witnessed
+from tests.gateway.export.conftest import EventReceiver
 
+FOLLOWER = Path(__file__).with_name("log_follower.py")
+ROOT = Path(__file__).parents[2]
+VICTIMS = ("gateway.worker", "monitors.watch", "gateway.sealer", "gateway.export.process", "follower")
 Start = Callable[..., Gateway]
 
 
@@ -85,7 +96,7 @@ def test_kill_9_of_the_gateway(home: Home, packed: Packed, start: Start, figures
     chance = random.Random(5)
     snowgate(home.path, "deploy", "signs@1")
     loads = []
-    for _ in range(rounds(2)):
+    for _ in range(rounds(1)):
         gateway = start(home.path, "--workers", "2")
         load = Load(f"{gateway.url}/v2/models/signs/infer")
         loads.append(load)
@@ -103,38 +114,112 @@ def test_kill_9_of_the_gateway(home: Home, packed: Packed, start: Start, figures
     assert snowgate(home.path, "log", "verify")["first_bad"] is None
 
 
-@pytest.mark.parametrize("victim", ["gateway.worker", "monitors.watch"])
-def test_kill_9_of_a_child(home: Home, packed: Packed, start: Start, figures: Figures, victim: str) -> None:
-    """One process is killed under load, comes back, and then the gateway is killed: at every moment of both."""
-    chance = random.Random(6)
-    snowgate(home.path, "deploy", "signs@1")
-    loads = []
-    for _ in range(rounds(1)):
-        gateway = start(home.path, "--workers", "2")
-        load = Load(f"{gateway.url}/v2/models/signs/infer")
-        loads.append(load)
-        traffic(load)
-        moment(chance)
-        before = gateway.children(victim)
-        killed = chance.choice(before)
-        os.kill(killed, signal.SIGKILL)
-        wait_until(partial(_replaced, gateway, victim, before, killed), what=f"another {victim}")
-        traffic(load)
-        moment(chance)
-        kill(gateway, chance)
-        load.stop()
-        assert set(load.statuses) <= {200, 503}
-        figures.rounds += 1
-    gateway = start(home.path)
-    figures.check(home.log, loads)
-    assert_followed(home)
-    assert gateway.stop() == 0
-    assert snowgate(home.path, "log", "verify")["first_bad"] is None
+class Follower:
+    """A follower with a name and a cursor of its own, which is started again when it was killed."""
+
+    def __init__(self, home: Home, folder: Path) -> None:
+        self._seen = folder / "witnessed"
+        self._command = [sys.executable, str(FOLLOWER), str(home.log), str(self._seen)]
+        self.start()
+
+    def start(self) -> None:
+        """Start it."""
+        self._process = subprocess.Popen(self._command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self._process.poll() is None, "it followed until now"
+        self._process.kill()
+        self._process.wait(30)
+
+    def seen(self) -> list[str]:
+        """Return the ids that it has met behind its cursor."""
+        return witnessed(self._seen) if self._seen.exists() else []
+
+
+@pytest.fixture
+def receiver() -> Iterator[EventReceiver]:
+    """A receiver of one's own."""
+    made = EventReceiver()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def follower(home: Home, tmp_path: Path) -> Iterator[Follower]:
+    """A follower that follows."""
+    made = Follower(home, tmp_path)
+    yield made
+    made.kill()
+
+
+def strike(gateway: Gateway, victim: str, chance: random.Random) -> None:
+    """Kill one of the gateway's processes, and wait until another is in its place."""
+    before = wait_until(lambda: gateway.children(victim), what=victim)
+    killed = chance.choice(before)
+    os.kill(killed, signal.SIGKILL)
+    wait_until(partial(_replaced, gateway, victim, before, killed), what=f"another {victim}")
 
 
 def _replaced(gateway: Gateway, victim: str, before: list[int], killed: int) -> bool:
     now = gateway.children(victim)
     return killed not in now and len(now) == len(before)
+
+
+def assert_sealed(home: Home) -> None:
+    """All is sealed, or is by the next sealer: each record is once in Parquet, and once for who asks."""
+    with Manifest(home.log) as manifest:
+        assert manifest.segments(), "it was sealed while calls were served"
+    snowgate(home.path, "log", "seal")
+    there = sorted(one.id for one in LogReader(home.log).records())
+    listed = rows(home.log, Question(limit=10 * len(there)), 1 << 30)
+    assert sorted(one["prediction_id"] for one in listed) == there
+    projected = pyarrow.dataset.dataset(home.log / "parquet", partitioning="hive").to_table(["prediction_id"])
+    assert sorted(projected.column("prediction_id").to_pylist()) == there
+
+
+def test_kill_9_of_each_child(
+    home: Home, packed: Packed, start: Start, figures: Figures, follower: Follower, receiver: EventReceiver
+) -> None:
+    """Each process is killed under load and comes back, then the gateway is killed: at any moment of all of them.
+
+    The workers, the monitor, the sealer with a segment every second, the exporter to a real receiver, and a follower
+    with a name of its own. Each has done its work on every record in the end: once, but for the exporter, whose
+    receiver has each at least once.
+    """
+    chance = random.Random(6)
+    snowgate(home.path, "deploy", "signs@1")
+    variables = {"SNOWGATE_EXPORT__URL": receiver.url, "SNOWGATE_LOG__SEGMENT_SECONDS": "1"}
+    loads = []
+    for _ in range(rounds(1)):
+        gateway = start(home.path, "--workers", "2", variables=variables)
+        load = Load(f"{gateway.url}/v2/models/signs/infer")
+        loads.append(load)
+        for victim in chance.sample(VICTIMS, len(VICTIMS)):
+            traffic(load, 20)
+            moment(chance)
+            if victim == "follower":
+                follower.kill()
+                follower.start()
+            else:
+                strike(gateway, victim, chance)
+            figures.rounds += 1
+        traffic(load, 20)
+        moment(chance)
+        kill(gateway, chance)
+        load.stop()
+        assert set(load.statuses) <= {200, 503}
+    gateway = start(home.path, "--workers", "2", variables=variables)
+    figures.check(home.log, loads)
+    assert_followed(home)
+    there = [one.id for one in LogReader(home.log).records()]
+    wait_until(lambda: len(follower.seen()) >= len(there), what="the follower's catching up")
+    assert sorted(follower.seen()) == sorted(there)
+    wait_until(lambda: receiver.arrived >= set(there), 120, "the events")
+    assert receiver.arrived == set(there)
+    assert gateway.stop() == 0
+    assert_sealed(home)
+    assert snowgate(home.path, "log", "verify")["first_bad"] is None
 
 
 def test_two_gateways_on_one_home(home: Home, packed: Packed, start: Start, figures: Figures) -> None:

@@ -80,7 +80,7 @@ def lines(tmp_path: Path) -> tuple[SqliteState, Bundle, Path]:
     np.savez(project / "holdout.npz", x=np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32))
     home = Home(tmp_path / "home").make()
     digest = pack(home, project).digest
-    return SqliteState(home.state), prepare(home.store(), digest, home.keys(), tmp_path / "run"), tmp_path / "run"
+    return SqliteState(home.state), prepare(home.store(), digest, home.policy(), tmp_path / "run"), tmp_path / "run"
 
 
 def test_engines_are_tried_once_and_the_record_decides(lines: tuple[SqliteState, Bundle, Path]) -> None:

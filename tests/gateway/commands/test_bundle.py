@@ -40,11 +40,11 @@ def test_pack_prints_what_scripts_need(capsys: pytest.CaptureFixture[str], tmp_p
     assert second["digest"] != first["digest"]
 
 
-def test_list_has_its_five_keys(capsys: pytest.CaptureFixture[str], home: Home, packed: Packed) -> None:
-    """The list says of each bundle digest, model, version, refs and created."""
+def test_list_has_its_six_keys(capsys: pytest.CaptureFixture[str], home: Home, packed: Packed) -> None:
+    """The list says of each bundle digest, model, version, refs, created, and what came of reproducing it."""
     listed = asked(capsys, home, "bundle", "list")
     assert isinstance(listed, list)
-    assert [one.keys() for one in listed] == [{"digest", "model", "version", "refs", "created"}]
+    assert [one.keys() for one in listed] == [{"digest", "model", "version", "refs", "created", "reproduced"}]
     assert listed[0]["digest"] == packed.digest
     code, out, _err = run(capsys, "bundle", "list", "--home", str(home.path))
     assert code == 0

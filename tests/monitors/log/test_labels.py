@@ -203,8 +203,8 @@ def test_a_label_finds_its_row(logbook: Logbook, tmp_path: Path) -> None:
     ]
     first, second, whole, over, nobody = work.targets(labels)
     assert first == Target(one, 0, "signs", "1", correct=True)
-    assert second == Target(two, 1, "signs", "1", correct=False)
-    assert whole == Target(two, None, "signs", "1")
+    assert second == Target(two, 1, "signs", "1", correct=False, rows=2)
+    assert whole == Target(two, None, "signs", "1", rows=2)
     assert isinstance(over, RowOutOfRange)
     assert stranger in str(nobody)
 
