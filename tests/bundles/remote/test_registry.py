@@ -30,10 +30,10 @@ def test_there_and_back(host: str, sender: tuple[Home, str], receiver: Home) -> 
     receiver.store().verify(digest)
     assert receiver.store().attestations(digest) == home.store().attestations(digest)
     with pytest.raises(UntrustedBundle, match=r"snowgate bundle trust KEY\.pub"):
-        check_trust(receiver.store(), digest, receiver.keys())
+        check_trust(receiver.store(), digest, receiver.policy())
     (receiver.path / "sender.pub").write_bytes(home.keys().public_pem())
     receiver.keys().trust(receiver.path / "sender.pub")
-    check_trust(receiver.store(), digest, receiver.keys())
+    check_trust(receiver.store(), digest, receiver.policy())
 
 
 def test_only_what_is_missing_moves(host: str, sender: tuple[Home, str], receiver: Home) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,7 +115,7 @@ def test_a_damaged_file_here_is_made_good(
     ],
 )
 def test_a_configuration_that_nobody_could_list_is_refused(
-    small_registry: SmallRegistry, tmp_path: Path, receiver: Home, config: dict[str, object], said: str
+    small_registry: SmallRegistry, tmp_path: Path, receiver: Home, config: dict[str, Any], said: str
 ) -> None:
     """What becomes a ref's name and a line of `bundle list` is checked before the large files come."""
     home = Home(tmp_path / "evil")
