@@ -12,7 +12,7 @@ Source: POSIX.1-1988 ustar; GNU's numbers for files above 8 GiB.
 """
 
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import BinaryIO
 
 from bundles.digest import CHUNK_BYTES
@@ -115,7 +115,7 @@ class Archive:
         """Return the digests of the manifests of statements about a bundle."""
         return [one.digest for one in self._entries if one.artifact_type == STATEMENT_TYPE]
 
-    def blob(self, descriptor: Descriptor, start: int) -> Iterator[bytes]:
+    def blob(self, descriptor: Descriptor, start: int) -> Generator[bytes]:
         """Yield a blob's bytes from `start` on. Raises UnknownReference, CorruptBundle."""
         place, size = self._find(_blob(descriptor.digest))
         if size != descriptor.size:
@@ -196,7 +196,7 @@ class Archive:
         data = self._file.read(count)
         self._at += len(data)
         if len(data) < count:
-            raise CorruptBundle(self._name, f"ends at byte {self._at}, in the middle; it is cut off")
+            raise CorruptBundle(self._name, f"is cut off; it should go on at byte {self._at}")
         return data
 
 

@@ -43,7 +43,7 @@ def parse_index(data: bytes, where: str) -> list[Entry]:
     """
     try:
         entries = _decode(data).manifests
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptBundle(INDEX_FILE, f"is not the index of an OCI layout ({where}: {error})") from error
     for entry in entries:
         # It becomes a file's name.

@@ -131,7 +131,7 @@ def parse_manifest(data: bytes) -> Manifest:
     """
     try:
         wire = _decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptBundle("manifest", f"is not a bundle's manifest ({error})") from error
     if wire.artifact_type != ARTIFACT_TYPE:
         raise CorruptBundle("manifest", f"has the artifact type {wire.artifact_type!r}, expected {ARTIFACT_TYPE!r}")

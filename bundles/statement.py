@@ -78,7 +78,7 @@ def parse_statement(data: bytes, subject: str) -> Statement:
     """Return the statement about `subject` in a manifest. Raises CorruptBundle."""
     try:
         wire = _decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptBundle("attestation manifest", f"is not an attestation ({error})") from error
     if wire.artifact_type != STATEMENT_TYPE or len(wire.layers) != 1 or wire.config.digest != EMPTY_BLOB.digest:
         raise CorruptBundle(
@@ -101,5 +101,5 @@ def parse_envelope(data: bytes) -> dict[str, Any]:
     """Return an envelope, whose signatures say nothing yet. Raises CorruptBundle."""
     try:
         return _decode_envelope(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptBundle("attestation", f"is not a DSSE envelope ({error})") from error

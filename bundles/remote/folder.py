@@ -9,7 +9,7 @@ last, when all that it names is there.
 """
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,7 +66,7 @@ class Folder:
         found = [f"sha256:{name}" for name in self._list(f"statements/{digest.removeprefix('sha256:')}")]
         return [one for one in found if is_digest(one)]
 
-    def blob(self, descriptor: Descriptor, start: int) -> Iterator[bytes]:
+    def blob(self, descriptor: Descriptor, start: int) -> Generator[bytes]:
         """Yield a blob's bytes from `start` on. Raises UnknownReference, RemoteError."""
         with self._telling(_blob(descriptor.digest)) as path, self._files.open(path, "rb") as file:
             file.seek(start)

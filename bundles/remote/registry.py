@@ -7,7 +7,7 @@ for a registry has no compare-and-swap; so it is read again after it was written
 Source: OCI distribution specification 1.1.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -21,7 +21,8 @@ from bundles.remote.session import ANSWER_BYTES_MAX, Session, pieces, retried
 from bundles.statement import STATEMENT_TYPE, Statement
 
 PAGES_MAX = 20
-TAG_ROUNDS_MAX = 5
+# Each round somebody wins, so ten who write at once are done in ten.
+TAG_ROUNDS_MAX = 20
 
 
 class _Tags(msgspec.Struct):
@@ -58,7 +59,7 @@ class Registry:
             answer = self._session.ask("GET", f"{self._path}/tags/list?n=100", limit=ANSWER_BYTES_MAX)
             tags = _decode_tags(answer.body).tags or ()
             return [tag for tag in tags if TAG.fullmatch(tag) and not tag.startswith("sha256-")]
-        except (UnknownReference, msgspec.DecodeError, RecursionError):
+        except (UnknownReference, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return []
 
     def manifest(self, digest: str) -> bytes:
@@ -72,7 +73,7 @@ class Registry:
             found = self._tagged_referrers(digest)
         return [one.digest for one in found if one.artifact_type == STATEMENT_TYPE]
 
-    def blob(self, descriptor: Descriptor, start: int) -> Iterator[bytes]:
+    def blob(self, descriptor: Descriptor, start: int) -> Generator[bytes]:
         """Yield a blob's bytes from `start` on. Raises RemoteError, RemoteUnavailable."""
         path = f"{self._path}/blobs/{descriptor.digest}"
         headers = {"Range": f"bytes={start}-"} if start else {}

@@ -12,7 +12,7 @@ import ipaddress
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -142,19 +142,23 @@ class Session:
     def _send(
         self, method: str, url: str, headers: dict[str, str], body: bytes | Body | None
     ) -> urllib3.BaseHTTPResponse:
-        asked = signed_in = False
+        redirected = signed_in = False
         for _hop in range(REDIRECTS_MAX + 2):
             response = self._exchange(method, url, headers, body)
-            if response.status == 401 and self._is_own(url) and not signed_in:
-                signed_in = True
-                self._sign_in(response)
-            elif response.status in (301, 302, 303, 307, 308) and method in ("GET", "HEAD"):
-                asked = True
-                url = self._redirected(url, response)
-            else:
-                return response
+            try:
+                if response.status == 401 and self._is_own(url) and not signed_in:
+                    signed_in = True
+                    self._sign_in(response)
+                elif response.status in (301, 302, 303, 307, 308) and method in ("GET", "HEAD"):
+                    redirected = True
+                    url = self._redirected(url, response)
+                else:
+                    return response
+            except BaseException:
+                response.close()
+                raise
             response.close()
-        raise RemoteError(f"{self._url}: {'redirects' if asked else 'asks to sign in'} again and again")
+        raise RemoteError(f"{self._url}: {'redirects' if redirected else 'asks to sign in'} again and again")
 
     def _exchange(
         self, method: str, url: str, headers: dict[str, str], body: bytes | Body | None
@@ -208,11 +212,17 @@ class Session:
         words = urlencode({"service": challenge.get("service", ""), "scope": self._scope})
         headers = {} if credentials is None else {"Authorization": credentials.basic()}
         try:
-            response = self._pool.request(
-                "GET", f"{realm}?{words}", headers=headers, preload_content=False, redirect=False, decode_content=False
-            )
-            body = read_whole(response, ANSWER_BYTES_MAX, "the token")
-            response.close()
+            with closing(
+                self._pool.request(
+                    "GET",
+                    f"{realm}?{words}",
+                    headers=headers,
+                    preload_content=False,
+                    redirect=False,
+                    decode_content=False,
+                )
+            ) as response:
+                body = read_whole(response, ANSWER_BYTES_MAX, "the token")
         except (HTTPError, OSError) as error:
             raise RemoteUnavailable(f"{realm}: can't be reached: {_words(error)}") from error
         if response.status != 200:

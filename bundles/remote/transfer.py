@@ -6,7 +6,8 @@ In: the manifest, the statements, the configuration, then whatever is missing he
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -42,7 +43,7 @@ class Source(Protocol):
         """Return the digests of the manifests of statements about a bundle."""
         ...
 
-    def blob(self, descriptor: Descriptor, start: int) -> Iterator[bytes]:
+    def blob(self, descriptor: Descriptor, start: int) -> Generator[bytes]:
         """Yield a blob's bytes from `start` on."""
         ...
 
@@ -163,7 +164,7 @@ def receive(home: Home, source: Source, digest: str, *, say: Say, waits: Sequenc
     for path in NEEDED:
         if path not in manifest.files():
             raise CorruptBundle(path, "is not in the manifest, so this is no bundle that could be served")
-    statements = _statements(store, source, digest)
+    statements = _statements(store, source, digest, waits, say)
     files = _distinct((manifest.config, *manifest.layers))
     absent = [one for one in files if not store.holds(one)]
     needed, free = sum(one.size for one in absent), shutil.disk_usage(home.path).free
@@ -172,7 +173,7 @@ def receive(home: Home, source: Source, digest: str, *, say: Say, waits: Sequenc
         raise HomeError(msg)
     for number, one in enumerate(absent, 1):
         say(f"{number} of {len(absent)}: {_name(one)}, {one.size:,} bytes")
-        store.receive(one, _told(one, _resumed(source, one, waits, say), say))
+        _bring(store, source, one, waits, say)
         if one is manifest.config:
             _check(assemble(store, digest, manifest))  # Before the rest comes, which may be gigabytes.
     bundle = _check(assemble(store, digest, manifest))
@@ -192,7 +193,9 @@ def accept(home: Home, arrived: Arrived, *, origin: str, actor: str) -> str:
     )
 
 
-def _statements(store: BundleStore, source: Source, digest: str) -> tuple[Statement, ...]:
+def _statements(
+    store: BundleStore, source: Source, digest: str, waits: Sequence[float], say: Say
+) -> tuple[Statement, ...]:
     """Bring the statements about a bundle here; whether anybody believes them is not asked yet."""
     names = list(dict.fromkeys(source.statements(digest)))
     if len(names) > STATEMENTS_MAX:
@@ -206,7 +209,7 @@ def _statements(store: BundleStore, source: Source, digest: str) -> tuple[Statem
         found.append(parse_statement(data, digest))
     for envelope in (one.envelope for one in found):
         if not store.holds(envelope):
-            store.receive(envelope, source.blob(envelope, 0))
+            _bring(store, source, envelope, waits, say)
         parse_envelope(store.read(envelope))
     return tuple(found)
 
@@ -220,14 +223,21 @@ def _check(bundle: Bundle) -> Bundle:
     return bundle
 
 
-def _resumed(source: Source, descriptor: Descriptor, waits: Sequence[float], say: Say) -> Iterator[bytes]:
+def _bring(store: BundleStore, source: Source, descriptor: Descriptor, waits: Sequence[float], say: Say) -> None:
+    # Closed at once when the store has had enough: behind it is a connection.
+    with closing(_resumed(source, descriptor, waits, say)) as chunks:
+        store.receive(descriptor, _told(descriptor, chunks, say))
+
+
+def _resumed(source: Source, descriptor: Descriptor, waits: Sequence[float], say: Say) -> Generator[bytes]:
     """Yield a blob's bytes; when the connection breaks, go on where it broke, as often as there are `waits`."""
     start = 0
     for attempt in count():
         try:
-            for chunk in source.blob(descriptor, start):
-                start += len(chunk)
-                yield chunk
+            with closing(source.blob(descriptor, start)) as chunks:
+                for chunk in chunks:
+                    start += len(chunk)
+                    yield chunk
             return
         except RemoteUnavailable as error:
             if attempt == len(waits):
