@@ -3,7 +3,8 @@
     difference = compare(home, "signs@6", "signs@7")
 
 Everything but the predictions is read from what the bundles carry, without running anything of theirs: no repository,
-no history and no network are needed, and no trust. One file a part, each returning JSON; `report` makes a page of it.
+no history and no network are needed, and no trust. One file a part, each returning JSON, of which
+`gateway.diff_page` makes a page.
 """
 
 from collections.abc import Callable

@@ -12,6 +12,7 @@ from bundles.home import Home
 from bundles.loading import check_trust
 from bundles.packing import pack as pack_bundle
 from gateway.commands.bundle_adopt import adopt
+from gateway.commands.bundle_diff import diff
 from gateway.commands.bundle_export import export
 from gateway.commands.bundle_fork import fork
 from gateway.commands.bundle_hand import hand
@@ -46,6 +47,7 @@ def bundle() -> None:
 
 
 bundle.add_command(adopt)
+bundle.add_command(diff)
 bundle.add_command(export)
 bundle.add_command(hand)
 bundle.add_command(import_)
