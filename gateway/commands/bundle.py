@@ -12,6 +12,7 @@ from bundles.home import Home
 from bundles.loading import check_trust
 from bundles.packing import pack as pack_bundle
 from gateway.commands.bundle_adopt import adopt
+from gateway.commands.bundle_card import card_, sbom_
 from gateway.commands.bundle_diff import diff
 from gateway.commands.bundle_export import export
 from gateway.commands.bundle_fork import fork
@@ -47,7 +48,9 @@ def bundle() -> None:
 
 
 bundle.add_command(adopt)
+bundle.add_command(card_)
 bundle.add_command(diff)
+bundle.add_command(sbom_)
 bundle.add_command(export)
 bundle.add_command(hand)
 bundle.add_command(import_)
