@@ -12,6 +12,8 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+# Most tests wait for processes: two at a time take half as long. A file's tests stay together, for what they share.
+WORKERS ?= 2
 # Of every fault; on two cores a hundred take three quarters of an hour.
 ROUNDS ?= 100
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
@@ -25,7 +27,7 @@ demo: $(VENV)/.demo  ## The whole story on real images, in under two minutes (KE
 	@$(BIN)/snowgate demo $(if $(KEEP),--keep)
 
 test: $(VENV)/.test  ## All tests (PYTEST_ARGS="-k deploy" for some)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint  ## ruff (rules and format) and mypy, strict
 	$(BIN)/ruff check

@@ -111,4 +111,5 @@ def test_the_workflow_trains_gates_and_compares(workflow: dict[str, Any], tmp_pa
     comment = (runner.temporary / "comment.md").read_text()
     assert comment.startswith("### signs@pull-3\n")
     assert "1 of 1 testers" in comment
+    assert "-parameters = { sign = 1.0 }" in comment
     assert not list(runner.temporary.glob("*.pem"))
