@@ -180,13 +180,8 @@ class OciStore:
 
     def statements(self, digest: str) -> list[Statement]:
         """Return the manifests of the statements about a bundle, in the order in which they were made."""
-        return [
-            parse_statement(
-                self.read(Descriptor(MANIFEST_TYPE, entry.digest, entry.size, "attestation manifest")), digest
-            )
-            for entry in self._entries()
-            if entry.annotations.get(SUBJECT_ANNOTATION) == digest
-        ]
+        entries = self._entries()
+        return [self._statement(one, digest) for one in entries if one.annotations.get(SUBJECT_ANNOTATION) == digest]
 
     def attestations(self, digest: str) -> list[dict[str, Any]]:
         """Return the signed statements about a bundle. Raises CorruptBundle."""
@@ -209,14 +204,20 @@ class OciStore:
 
     def _named(self) -> set[str]:
         """Return the digests of all blobs that a manifest of the index names, and of those manifests."""
-        entries = self._entries()
-        named = {entry.digest for entry in entries}
-        for digest in self.list():
-            manifest = self.manifest(digest)
-            named |= {one.digest for one in (manifest.config, *manifest.layers)}
-        for subject in {about for entry in entries if (about := entry.annotations.get(SUBJECT_ANNOTATION))}:
-            named |= {statement.envelope.digest for statement in self.statements(subject)}
-        return named | {EMPTY_BLOB.digest}
+        named = {EMPTY_BLOB.digest}
+        for entry in self._entries():  # Read once: others wait for the lock meanwhile.
+            named.add(entry.digest)
+            subject = entry.annotations.get(SUBJECT_ANNOTATION)
+            if subject is not None:
+                named.add(self._statement(entry, subject).envelope.digest)
+            elif entry.artifact_type == ARTIFACT_TYPE:
+                manifest = self.manifest(entry.digest)
+                named |= {one.digest for one in (manifest.config, *manifest.layers)}
+        return named
+
+    def _statement(self, entry: Entry, subject: str) -> Statement:
+        named = Descriptor(MANIFEST_TYPE, entry.digest, entry.size, "attestation manifest")
+        return parse_statement(self.read(named), subject)
 
     def _entries(self) -> list[Entry]:
         try:
