@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from bundles.errors import BundleError
 from gateway.operations import OperationError
@@ -85,7 +86,10 @@ def add_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         detail = f"{request.method} {request.url.path[:256]}: {error.detail}; /docs lists what there is"
-        return problem(error.status_code, detail, request.url.path, headers=error.headers)
+        headers = error.headers
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers = {"Allow": ", ".join(sorted(_methods(app, request.url.path)))}
+        return problem(error.status_code, detail, request.url.path, headers=headers)
 
     @app.exception_handler(RequestValidationError)
     async def validation(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -97,3 +101,9 @@ def add_problem_handlers(app: FastAPI) -> None:
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return problem(500, "an error of ours; the gateway's own log has the traceback", request.url.path)
+
+
+def _methods(app: FastAPI, path: str) -> set[str]:
+    """Return the methods of all routes of a path: Starlette names those of the first one only (RFC 9110, 10.2.1)."""
+    routes = [one for one in app.routes if isinstance(one, Route) and one.path_regex.match(path)]
+    return {method for one in routes for method in one.methods or ()}

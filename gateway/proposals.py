@@ -26,8 +26,8 @@ from gateway.together import branch_ref
 from gateway.vouching import check_heard, sign_review
 
 PREFIX = "refs/proposals/"
-TEXT_CHARACTERS_MAX = 16_384
-"""A long description, four pages: it is in every commit of the proposal."""
+TEXT_CHARACTERS_MAX = 5_000
+"""A page or two, in every commit of the proposal; escaped in JSON, at 12 bytes each, they fit in a body of 64 KiB."""
 REVIEWS_MAX = 200
 """Each takes about 1.2 KiB, in every commit that follows it."""
 ATTEMPTS_MAX = 50

@@ -12,6 +12,7 @@ other code is `different` also where its predictions are within the floor: a tes
 nothing, and the margin that is reported with every verdict says so.
 
     agreement.py   predictions of two models compared; floor and intervals. Numbers only
+    words.py       the words of a verdict
     verdict.py     from what was found to the verdict, its cause and its sentence. A table
     data.py        the bytes of the data, by digest
     surroundings.py  the environment of the run, built again; how this machine differs

@@ -21,20 +21,8 @@ from bundles.reproduction.agreement import Agreement, compare
 from bundles.reproduction.data import locate
 from bundles.reproduction.models import Array, Model, held, of_bundle
 from bundles.reproduction.training import Training
-from bundles.reproduction.verdict import (
-    CODE,
-    DATA,
-    DIFFERENT,
-    ENVIRONMENT,
-    EQUAL,
-    IDENTICAL,
-    LOST,
-    SEED,
-    Floor,
-    Found,
-    cause,
-    verdict,
-)
+from bundles.reproduction.verdict import Floor, Found, cause, verdict
+from bundles.reproduction.words import CODE, DATA, DIFFERENT, ENVIRONMENT, EQUAL, IDENTICAL, LOST, SEED
 from bundles.wheels import Say
 
 

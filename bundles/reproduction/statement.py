@@ -15,7 +15,7 @@ from securesystemslib.signer._key import SSlibKey
 from bundles import signing
 from bundles.errors import UntrustedBundle
 from bundles.home import Home
-from bundles.reproduction.verdict import DIFFERENCE_MAX, PASSED
+from bundles.reproduction.words import DIFFERENCE_MAX, PASSED
 from bundles.store import BundleStore
 
 PREDICATE_TYPE = "https://in-toto.io/attestation/test-result/v0.1"

@@ -12,7 +12,7 @@ from bundles.bundle import LOCK, Bundle
 from bundles.environments import find_python, version_of
 from bundles.errors import EnvironmentFailed
 from bundles.home import Home
-from bundles.reproduction.verdict import CODE, DATA, ENVIRONMENT, HARDWARE
+from bundles.reproduction.words import CODE, DATA, ENVIRONMENT, HARDWARE
 from bundles.wheels import Say
 
 COMPUTES = ("machine", "processor", "threads", "accelerators", "accelerator_driver")

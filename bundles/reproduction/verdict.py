@@ -6,20 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bundles.reproduction.agreement import Agreement, expected
-
-IDENTICAL, EQUAL, EQUIVALENT, DIFFERENT, LOST = (
-    "identical",
-    "numerically-equal",
-    "equivalent",
-    "different",
-    "data-lost",
+from bundles.reproduction.words import (
+    DIFFERENCE_MAX,
+    DIFFERENT,
+    EQUAL,
+    EQUIVALENT,
+    IDENTICAL,
+    OTHER_INPUTS,
+    SEED,
 )
-PASSED = (IDENTICAL, EQUAL, EQUIVALENT)
-DIFFERENCE_MAX = 1e-5
-"""What another order of adding float32 numbers changes in a probability; another model changes far more."""
-DATA, CODE, SEED, ENVIRONMENT, HARDWARE = "data", "code", "seed", "environment", "hardware"
-OTHER_INPUTS = (DATA, CODE)
-"""What makes another model by intent: never equivalent, however close it comes."""
 
 
 @dataclass(frozen=True, slots=True)

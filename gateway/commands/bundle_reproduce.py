@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from bundles.reproduction.reproduce import Changes, reproduce
-from bundles.reproduction.verdict import PASSED
+from bundles.reproduction.words import PASSED
 from gateway.commands.options import existing_home, home_option, output_option, progress
 from gateway.output import facts, show
 

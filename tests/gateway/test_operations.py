@@ -167,7 +167,7 @@ def test_bundles_have_their_names(story: Story) -> None:
     """Every bundle is listed with digest, version and all the names that lead to it; one is shown by any of them."""
     listed = story.operations.bundles()
     assert [one["version"] for one in listed] == ["2", "1"]
-    assert set(listed[0]) == {"digest", "model", "version", "refs", "created"}
+    assert set(listed[0]) == {"digest", "model", "version", "refs", "created", "reproduced"}
     assert listed[0]["refs"] == ["signs@2", "signs@main", "signs@production"]
     assert story.operations.bundle("signs@production")["digest"] == listed[0]["digest"]
 

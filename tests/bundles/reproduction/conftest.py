@@ -74,6 +74,7 @@ def elsewhere(trained: Trained, tmp_path: Path) -> Callable[[], Trained]:
         for part in ("bundles", "refs.git"):
             shutil.copytree(trained.home.path / part, home.path / part, dirs_exist_ok=True)
         # Where its environment was built does not matter, and building takes seconds.
+        (trained.home.path / "environments").mkdir(exist_ok=True)
         (home.path / "environments").symlink_to(trained.home.path / "environments")
         return Trained(home, trained.packed, tmp_path / "nowhere", trained.wheels)
 
