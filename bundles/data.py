@@ -17,7 +17,7 @@ from bundles.blobs import Blobs
 from bundles.bundle import DATA_PREFIX, Bundle
 from bundles.digest import CHUNK_BYTES, sha256_file
 from bundles.errors import CorruptBundle, DataLost, HomeError, RecordingError
-from bundles.manifest import DATASET_TYPE, Descriptor
+from bundles.manifest import DATASET_TYPE, Descriptor, is_digest
 
 IN_BUNDLE, KEPT, IN_PLACE = "in the bundle", "kept", "here"
 FOUND = (IN_BUNDLE, KEPT, IN_PLACE)
@@ -51,10 +51,15 @@ class DataStore:
 
     def receive(self, entry: Entry, chunks: Iterator[bytes]) -> None:
         """Keep a file of a known digest that comes in pieces. Raises CorruptBundle when it is not that file."""
+        if not is_digest(entry["sha256"]):
+            raise CorruptBundle(entry["name"], f"is named by {entry['sha256']!r}, expected a digest")
         self._blobs.receive(Descriptor(DATASET_TYPE, entry["sha256"], entry["size"], entry["name"]), chunks)
 
     def find(self, digest: str) -> Path | None:
-        """Return the file of a digest, checked; None when it is not here, or has gone bad."""
+        """Return the file of a digest, checked; None when it is not here, has gone bad, or `digest` is none."""
+        # It becomes a file's name, and comes from a bundle that anybody may have made.
+        if not is_digest(digest):
+            return None
         path = self._blobs.path(digest)
         try:
             return path if sha256_file(path) == digest else None
@@ -117,8 +122,7 @@ def fetch(bundle: Bundle, entry: Entry, kept: DataStore, source: str | None = No
     """Keep a copy of a data file of a bundle's run in this home; returns where it was brought from.
 
     That is one of FOUND; or `source`, a home, a folder with the files under their names, or a URL of either that fsspec
-    understands. What arrives is checked. When the bytes are nowhere it returns what `whereabouts` says, or `source`'s
-    own words.
+    understands. What arrives is checked.
 
     Raises:
         DataLost: they are nowhere, or what came has another digest.
@@ -173,15 +177,33 @@ def _open(place: str) -> AbstractContextManager[IO[bytes]]:
     return opened
 
 
+def recorded_path(entry: Entry) -> Path | None:
+    """Return where the run read a file, if that was a file of some machine."""
+    url = urlsplit(entry.get("path") or "")
+    return Path(unquote(url.path)) if url.scheme == "file" and not url.netloc else None
+
+
+def is_it(path: Path, entry: Entry) -> bool:
+    """Say whether a file is there and has an entry's bytes.
+
+    The size comes first: a large file that is another one by now need not be read. A device never ends, and is none.
+    """
+    try:
+        return path.is_file() and path.stat().st_size == entry["size"] and sha256_file(path) == entry["sha256"]
+    except OSError:
+        return False
+
+
 def _path(entry: Entry) -> Path:
-    return Path(unquote(urlsplit(entry["path"]).path))
+    path = recorded_path(entry)
+    assert path is not None, "a run of this machine read files"
+    return path
 
 
 def _in_place(entry: Entry) -> str:
-    if urlsplit(entry.get("path") or "").scheme != "file":
+    path = recorded_path(entry)
+    if path is None:
         return "elsewhere"
-    try:
-        same = _path(entry).stat().st_size == entry["size"] and sha256_file(_path(entry)) == entry["sha256"]
-    except OSError:
-        return "missing"
-    return IN_PLACE if same else "altered"
+    if is_it(path, entry):
+        return IN_PLACE
+    return "altered" if path.is_file() else "missing"

@@ -32,6 +32,7 @@ from bundles.bundle import (
     SOURCE,
 )
 from bundles.content import Kind, executable
+from bundles.data import carried_file
 from bundles.digest import canonical_json, sha256_bytes
 from bundles.environments import Built
 from bundles.errors import RecipeError, RefConflict
@@ -297,13 +298,9 @@ def _model_layers(store: OciStore, recipe: Recipe) -> list[Descriptor]:
 
 def _run_layers(store: OciStore, folder: Path, run: Mapping[str, Any]) -> list[Descriptor]:
     floor = folder / FLOOR_FILE
-    data = [
-        (one["name"], folder / "data" / one["sha256"].removeprefix("sha256:"))
-        for one in run["data"]
-        if one["in_bundle"]
-    ]
+    carried = [one for one in run["data"] if one["in_bundle"]]
     return [
-        *(store.add_blob(path, DATASET_TYPE, DATA_PREFIX + name) for name, path in data),
+        *(store.add_blob(carried_file(folder, one), DATASET_TYPE, DATA_PREFIX + one["name"]) for one in carried),
         *([store.add_blob(floor, DOCUMENT_TYPE, FLOOR)] if floor.exists() else []),
         store.add_blob(orjson.dumps(run, option=orjson.OPT_INDENT_2), DOCUMENT_TYPE, RUN),
         store.add_blob(folder / "source.tar", CODE_TYPE, SOURCE),

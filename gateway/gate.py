@@ -6,7 +6,7 @@ as long as the policy says the same: a gateway that starts again on a Sunday mus
 because an approver's key has expired since. Whoever wants it out changes the policy, or withdraws it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,8 +33,10 @@ def assess(
     environment: str,
     base: str | None,
     more: Sequence[Mapping[str, Any]] = (),
+    *,
+    moment: datetime,
 ) -> Verdict:
-    """Ask the home's policy about a bundle in an environment, in the place of `base`.
+    """Ask the home's policy about a bundle in an environment, in the place of `base`, at a moment.
 
     `more` are signed statements that are not beside the bundle yet.
 
@@ -47,7 +49,7 @@ def assess(
         *statements_of(home.store(), digest, policy),
         *statements.read_statements(more, digest, policy.public_keys()),
     ]
-    return judge(policy, said, _subject(home, refs, digest), environment=environment, base=base, now=datetime.now(UTC))
+    return judge(policy, said, _subject(home, refs, digest), environment=environment, base=base, now=moment)
 
 
 def replaced(refs: GitRefs, environment: str, model: str, digest: str) -> str | None:
@@ -64,10 +66,10 @@ def replaced(refs: GitRefs, environment: str, model: str, digest: str) -> str | 
 
 
 class Gate:
-    """The gate of one running gateway."""
+    """The gate of one running gateway. `clock` says which keys have expired."""
 
-    def __init__(self, home: Home, state: State, environment: str) -> None:
-        self._home, self._state, self._environment = home, state, environment
+    def __init__(self, home: Home, state: State, environment: str, clock: Callable[[], datetime]) -> None:
+        self._home, self._state, self._environment, self._clock = home, state, environment, clock
 
     def check(self, digest: str) -> None:
         """Let a bundle in, or raise PolicyError: what is missing, and what to type. Raises what `assess` does."""
@@ -79,7 +81,7 @@ class Gate:
         asked = {"environment": self._environment, "base": base, "policy": policy.digest}
         if any(one["passed"] and asked.items() <= one.items() for one in said):
             return
-        verdict = assess(self._home, refs, digest, self._environment, base)
+        verdict = assess(self._home, refs, digest, self._environment, base, moment=self._clock())
         if policy.environments is not None and verdict.to_json() not in said:
             self._write_down(verdict, bundle.model)
         if not verdict.passed:
@@ -106,6 +108,11 @@ class Gate:
         self._home.store().attach(
             verdict.digest, signing.sign(verdict.digest, model, statements.VERDICT, predicate, signer)
         )
+
+
+def utc() -> datetime:
+    """Return this moment."""
+    return datetime.now(UTC)
 
 
 def _subject(home: Home, refs: GitRefs, digest: str) -> Subject:

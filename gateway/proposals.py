@@ -19,7 +19,7 @@ from bundles.policy import Verdict
 from bundles.refs import NAME, Ref
 from bundles.statements import read_statements
 from gateway.audit import audit
-from gateway.gate import assess, replaced
+from gateway.gate import assess, replaced, utc
 from gateway.operations import OperationError, Operations, environment_ref, rejection_key
 from gateway.proposal_json import Facts, proposal_json
 from gateway.together import branch_ref
@@ -255,7 +255,7 @@ class Proposals:
             base = replaced(self._refs, environment, model, head)
             return Facts(head, base, None, f"was {ref.details['state']}")
         try:
-            verdict = assess(self._home, self._refs, head, environment, base, ref.details["reviews"])
+            verdict = assess(self._home, self._refs, head, environment, base, ref.details["reviews"], moment=utc())
         except BundleError as error:
             problem = str(error)
         rejection = self._state.get(rejection_key(environment, head))

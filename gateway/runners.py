@@ -20,7 +20,7 @@ from bundles.home import Home
 from bundles.loading import unpack
 from bundles.runner.engines import CPU, EAGER
 from gateway.engines import Engines
-from gateway.gate import Gate
+from gateway.gate import Gate, utc
 from gateway.reconcile import RunnerState
 from gateway.runner import Launch, Runner
 from gateway.runner_figures import Replica, Replicas
@@ -164,7 +164,7 @@ class Runners:
         self.environments = home.environments()
         self.changed = changed
         self.engines = Engines(state)
-        self.gate = Gate(home, state, settings.server.environment)
+        self.gate = Gate(home, state, settings.server.environment, utc)
         self._sets: dict[str, ReplicaSet] = {}
         self._ending: set[Runner] = set()
         # A socket's path is limited to 108 bytes, and a home may lie deep: they have a short folder of their own.

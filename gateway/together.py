@@ -7,7 +7,7 @@ from securesystemslib.signer._crypto_signer import CryptoSigner
 from bundles.errors import BundleError, RefConflict
 from bundles.refs import check_name
 from gateway.audit import audit
-from gateway.gate import assess, replaced
+from gateway.gate import assess, replaced, utc
 from gateway.operations import OperationError, Operations
 from gateway.vouching import Word, sign_word
 
@@ -76,7 +76,7 @@ class Together:
         try:
             check_name("environment", environment)
             base = replaced(self._refs, environment, model, digest)
-            verdict = assess(self._home, self._refs, digest, environment, base)
+            verdict = assess(self._home, self._refs, digest, environment, base, moment=utc())
         except BundleError as error:
             raise OperationError(str(error), 422) from error
         return {"model": model, "version": version, **verdict.to_json()}

@@ -8,11 +8,10 @@ them; every byte is checked against its digest before it is believed.
 import tempfile
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from bundles.bundle import MODEL_PREFIX, Bundle
+from bundles.data import is_it, recorded_path
 from bundles.diff.rows import UnreadableRows, count_rows
-from bundles.digest import sha256_file
 from bundles.errors import CorruptBundle
 from bundles.home import Home
 from bundles.manifest import DATASET_TYPE, Descriptor, is_digest
@@ -107,20 +106,13 @@ def _bytes_of(home: Home, entry: dict[str, Any], target: Path) -> Path:
     digest: str = entry["sha256"]
     if not is_digest(digest):
         raise UnreadableRows(f"{digest!r} is no digest")
-    place = urlsplit(entry.get("path") or "")
-    known = [home.path / "data" / "sha256" / digest.removeprefix("sha256:")]
-    known += [Path(unquote(place.path))] if place.scheme == "file" and not place.netloc else []
     try:
         home.store().copy(Descriptor(DATASET_TYPE, digest, entry["size"], entry["name"]), target)
     except CorruptBundle:
         pass
     else:
         return target
-    for path in known:
-        try:
-            # The size first: a large file that is another one by now need not be read.
-            if path.is_file() and path.stat().st_size == entry["size"] and sha256_file(path) == digest:
-                return path
-        except OSError:
-            continue
+    path = home.data().find(digest) or recorded_path(entry)
+    if path is not None and is_it(path, entry):
+        return path
     raise UnreadableRows("its bytes are not in this home, and no more where they were")

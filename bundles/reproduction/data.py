@@ -6,11 +6,9 @@ was named. A file that has the name but not the digest is not it.
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from bundles.bundle import Bundle
-from bundles.data import DataStore, Entry, fetch
-from bundles.digest import sha256_file
+from bundles.data import DataStore, fetch, is_it, recorded_path
 from bundles.errors import DataLost
 
 
@@ -31,7 +29,7 @@ def locate(
     lost: list[dict[str, Any]] = []
     for number, one in enumerate(data):
         known = [code / one["place"], kept.find(one["sha256"]), recorded_path(one)]
-        place = next((path for path in known if path is not None and _is(path, one)), None)
+        place = next((path for path in known if path is not None and is_it(path, one)), None)
         if place is None and one["sha256"] in layers:
             place = scratch / str(number)
             bundle.store.copy(layers[one["sha256"]], place)
@@ -45,16 +43,3 @@ def locate(
         assert place is not None, "what was fetched has been checked"
         found[one["name"]] = place
     return found, lost
-
-
-def recorded_path(one: Entry) -> Path | None:
-    """Return where the run read a file, if that was a file of some machine."""
-    url = urlsplit(one["path"] or "")
-    return Path(unquote(url.path)) if url.scheme == "file" else None
-
-
-def _is(path: Path, one: Entry) -> bool:
-    try:
-        return path.is_file() and path.stat().st_size == one["size"] and sha256_file(path) == one["sha256"]
-    except OSError:
-        return False

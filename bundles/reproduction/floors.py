@@ -8,12 +8,12 @@ from typing import Any
 import orjson
 
 from bundles.bundle import FLOOR, Bundle
+from bundles.data import recorded_path
 from bundles.digest import sha256_file
 from bundles.errors import ReproductionError
 from bundles.recording import FOLDER
 from bundles.reproduction import rerun
 from bundles.reproduction.agreement import PAIRS_MIN, compare, floor
-from bundles.reproduction.data import recorded_path
 from bundles.reproduction.models import Array, Model, held, of_output
 from bundles.reproduction.training import Training
 from bundles.reproduction.verdict import Floor

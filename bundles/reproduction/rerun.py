@@ -23,9 +23,9 @@ from typing import Any
 
 import orjson
 
+from bundles.data import recorded_path
 from bundles.errors import ReproductionError
 from bundles.recording import OUTPUT_VARIABLE, pass_through
-from bundles.reproduction.data import recorded_path
 from bundles.source import HOME
 
 CONFINE = Path(__file__).parent.parent / "runner" / "confine.py"

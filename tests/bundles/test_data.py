@@ -137,6 +137,24 @@ def test_files_of_one_name_are_told_apart(project: Path, tmp_path: Path, monkeyp
     assert [one["declared"] for one in facts["data"]] == [True, True]
 
 
+@pytest.mark.parametrize("digest", ["sha256:../../escaped", "sha256:", "../x", "sha256:" + "A" * 64])
+def test_what_is_no_digest_becomes_no_path(trained: Bundle, home: Home, tmp_path: Path, digest: str) -> None:
+    """A bundle that anybody may have made names a digest that leads elsewhere: nothing is read or written there."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "large.csv").write_bytes(LARGE)
+    evil = entries(trained)["large.csv"] | {"sha256": digest}
+    assert whereabouts(trained, evil, home.data()) == "altered"
+    with pytest.raises(DataLost, match="expected a digest"):
+        fetch(trained, evil, home.data(), str(tmp_path / "other"))
+    assert sorted(one.name for one in (home.path / "data").iterdir()) == ["sha256"]
+
+
+def test_a_device_is_no_data(trained: Bundle, home: Home) -> None:
+    """A recorded place that never ends is not read: it is no file."""
+    evil = entries(trained)["large.csv"] | {"path": "file:///dev/zero", "size": 0}
+    assert whereabouts(trained, evil, home.data()) == "missing"
+
+
 def test_no_file_is_a_sentence(home: Home, tmp_path: Path) -> None:
     """What is not there is named, with what to give."""
     with pytest.raises(HomeError, match="nothing: no such file; give the path of a data file"):

@@ -12,7 +12,7 @@ from bundles.policy_file import inline
 from bundles.signing import make_key, read_signer
 from bundles.statements import read_statements
 from gateway.audit import now
-from gateway.gate import MOVED_BACK, Gate, replaced
+from gateway.gate import MOVED_BACK, Gate, replaced, utc
 from gateway.operations import Operations
 from gateway.together import Together
 from monitors.incidents import Incidents
@@ -76,14 +76,14 @@ def by_ben(work: Operations) -> None:
 def test_without_a_policy_nothing_is_asked_or_written(work: Operations) -> None:
     """A home alone lets in what it packed itself, and leaves its bundles as they are."""
     digest = work.resolve("signs@2")[0]
-    Gate(work.home, work.state, "production").check(digest)
+    Gate(work.home, work.state, "production", utc).check(digest)
     assert (verdicts(work, digest), audited(work)) == ([], [])
 
 
 def test_a_verdict_is_written_down_once(work: Operations) -> None:
     """Refused, then let in: each verdict is signed beside the bundle and audited once, however often it is loaded."""
     write_policy(work)
-    gate, digest = Gate(work.home, work.state, "production"), work.resolve("signs@2")[0]
+    gate, digest = Gate(work.home, work.state, "production", utc), work.resolve("signs@2")[0]
     for _time in range(3):
         with pytest.raises(PolicyError, match="a tester types: snowgate bundle sign signs@2 --role tested") as caught:
             gate.check(digest)
@@ -97,21 +97,13 @@ def test_a_verdict_is_written_down_once(work: Operations) -> None:
     assert len(audited(work)) == 2
 
 
-def test_what_passed_stays_in_until_the_policy_says_something_else(
-    work: Operations, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_passed_stays_in_until_the_policy_says_something_else(work: Operations) -> None:
     """A key that expires puts nothing out that serves; another policy is asked anew; another bundle is asked anew."""
     write_policy(work)
-    gate, digest = Gate(work.home, work.state, "production"), work.resolve("signs@2")[0]
+    digest = work.resolve("signs@2")[0]
     by_ben(work)
-    gate.check(digest)
-
-    class Later(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> "Later":
-            return cls.fromtimestamp(datetime.now(tz).timestamp() + 30 * 86_400, tz)
-
-    monkeypatch.setattr("gateway.gate.datetime", Later)
+    Gate(work.home, work.state, "production", utc).check(digest)
+    gate = Gate(work.home, work.state, "production", lambda: utc() + timedelta(days=30))
     gate.check(digest)
     with pytest.raises(PolicyError, match="0 of 1 testers"):
         gate.check(work.resolve("signs@1")[0])
@@ -124,7 +116,7 @@ def test_a_policy_that_can_not_be_read_lets_nothing_in(work: Operations) -> None
     """A broken file is not an open one."""
     (work.home.path / "policy.toml").write_text("[environments.production]\ntestet = 1\n")
     with pytest.raises(PolicyError, match="testet"):
-        Gate(work.home, work.state, "production").check(work.resolve("signs@1")[0])
+        Gate(work.home, work.state, "production", utc).check(work.resolve("signs@1")[0])
 
 
 def test_a_bundle_replaces_what_was_there_when_somebody_chose_it(work: Operations) -> None:

@@ -181,8 +181,11 @@ def test_the_run_is_confined(trained: Trained, tmp_path: Path, monkeypatch: pyte
     assert found["secret"] is None
     assert "snowgate-reproduce-" in found["home"]
     assert found["cwd"].endswith("/project")
-    if set(result["environment"].get("confined", {}).values()) <= {"on"}:
-        assert {found["outside"], found["user"], found["tmp"], found["network"]} == {"PermissionError"}
+    confined = trained.again()["environment"]["confined"]  # A run that fails tells nothing of it.
+    assert confined, "what it was confined by is told"
+    if set(confined.values()) != {"on"}:
+        pytest.skip(f"not run: this kernel does not confine all that it could: {confined}")
+    assert {found["outside"], found["user"], found["tmp"], found["network"]} == {"PermissionError"}
     assert not outside.exists()
     assert not Path("/tmp/x").exists()
 
